@@ -1,0 +1,39 @@
+# The ways into the project. `make demo` and `make test` need only Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo dev test lint types lock clean
+
+install: .venv/installed ## Make .venv with the pinned dependencies
+
+.venv/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 install" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: install ## Compute the account types of a sample CRM
+	$(BIN)/leora demo
+
+dev: install ## Open the Dagster UI on the sample CRM, or on the one in .env
+	$(BIN)/leora dev
+
+test: install ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: install ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## Check types
+	$(BIN)/mypy
+
+lock: install ## Regenerate requirements.txt from pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --upgrade --extra dev --python-version 3.11 \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  --output-file requirements.txt pyproject.toml
+
+clean: ## Remove what the other targets made
+	rm -rf .venv .leora

@@ -1,0 +1,34 @@
+"""Keeps every CRM customer's account type true.
+
+The Python interface stands here; the rest of the package is its inside:
+
+- `core`: the pipeline itself, on PostgreSQL.
+- `orchestration`: the same as Dagster's assets, checks, jobs and schedules.
+- `cli`: the same as the command ``leora``.
+- `migrations`: the pipeline's schema in the CRM's database.
+- `embedded`, `sample`: a PostgreSQL and a CRM to try it on.
+"""
+
+from leora_pipeline.core.errors import (
+    LeoraError,
+    TenantsFailedError,
+    UnfitDatabaseError,
+    WrongUsageError,
+)
+from leora_pipeline.core.publish import AccountTypeUpdateResult
+from leora_pipeline.core.update import (
+    CustomerAccountType,
+    update_account_types,
+    update_customer_account_type,
+)
+
+__all__ = [
+    "AccountTypeUpdateResult",
+    "CustomerAccountType",
+    "LeoraError",
+    "TenantsFailedError",
+    "UnfitDatabaseError",
+    "WrongUsageError",
+    "update_account_types",
+    "update_customer_account_type",
+]

@@ -1,0 +1,81 @@
+"""The command's entry: its sub-commands, its exit codes, and errors as one line.
+
+Exit codes: 0 done; 1 the work failed, or something is wrong; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import click
+import sqlalchemy as sa
+
+from leora_pipeline.core.errors import LeoraError, WrongUsageError, one_line
+
+COMMANDS = ("demo", "dev", "migrate", "update", "preview", "check", "status")
+
+
+class _Commands(click.Group):
+    """A group whose commands are modules, imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"leora_pipeline.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="leora-pipeline")
+def leora() -> None:
+    """Keeps every CRM customer's account type true."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command and exits with its code.
+
+    Args:
+        arguments: The command line without the program's name; by default the process's.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows no check mark shows a question mark instead of failing.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    # Errors are told once, by the line below; Python would otherwise print warnings of its own.
+    logging.getLogger("leora_pipeline").addHandler(logging.NullHandler())
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = leora.main(arguments, prog_name="leora", standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except WrongUsageError as error:
+        _fail(str(error), 2)
+    except LeoraError as error:
+        _fail(str(error), 1)
+    except sa.exc.SQLAlchemyError as error:
+        _fail(f"the database refused: {one_line(error)}", 1)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; what was committed stays, and the next run does the rest", 1)
+    except BrokenPipeError:
+        # Whoever read the output has left; Python would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    """Ends like Ctrl-C does, so that servers are stopped and runs are recorded as failed."""
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"leora: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

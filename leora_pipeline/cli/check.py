@@ -1,0 +1,27 @@
+"""``leora check``: all data-quality checks, now."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from leora_pipeline.cli.databases import crm_engine
+from leora_pipeline.cli.options import json_option
+from leora_pipeline.cli.output import print_json, print_verdicts
+from leora_pipeline.core.quality.checks import CHECKS, run_check
+
+
+@click.command("check")
+@json_option
+def command(as_json: bool) -> None:
+    """Run all data-quality checks; exit 1 where one of severity error fails."""
+    with crm_engine() as engine:
+        verdicts = [verdict for check in CHECKS for verdict in run_check(engine, check)]
+    is_failed = any(v.status == "failed" and v.severity == "error" for v in verdicts)
+    if as_json:
+        print_json({"ok": not is_failed, "results": [dataclasses.asdict(v) for v in verdicts]})
+    else:
+        print_verdicts(verdicts)
+    if is_failed:
+        raise SystemExit(1)

@@ -1,0 +1,29 @@
+"""``leora migrate``: installs, removes or prints the pipeline's schema."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from leora_pipeline.cli.databases import crm_engine
+from leora_pipeline.core.database import SCHEMA_REVISION, require_fit_database
+from leora_pipeline.migrations import install_schema, print_schema, remove_schema
+
+
+@click.command("migrate")
+@click.option("--down", is_flag=True, help="Remove the schema; what was written to the CRM stays.")
+@click.option("--sql", "as_sql", is_flag=True, help="Print the SQL instead of running it.")
+def command(down: bool, as_sql: bool) -> None:
+    """Install the schema leora_pipeline in the CRM's database, or bring it up to date."""
+    if as_sql:
+        print_schema(sys.stdout, down=down)
+        return
+    with crm_engine(fit=False) as engine:
+        if down:
+            remove_schema(engine)
+            click.echo("Schema leora_pipeline: removed")
+        else:
+            require_fit_database(engine, migrated=False)
+            install_schema(engine)
+            click.echo(f"Schema leora_pipeline: revision {SCHEMA_REVISION}")

@@ -1,0 +1,106 @@
+"""How results look: tables and progress on a terminal, plain lines in a pipe, and JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from leora_pipeline.core.publish import AccountTypeUpdateResult
+from leora_pipeline.core.quality.checks import Verdict
+from leora_pipeline.core.runs import Progress as OnProgress
+from leora_pipeline.core.runs import no_progress
+
+MARKS = {"passed": "✅", "failed": "❌", "warned": "⚠️ ", "not judged": "➖"}
+
+
+def print_json(value: Mapping[str, object]) -> None:
+    """Prints one JSON object; instants in ISO 8601, UTC."""
+
+    def encode(item: object) -> object:
+        return item.astimezone(UTC).isoformat() if isinstance(item, datetime) else str(item)
+
+    click.echo(json.dumps(value, default=encode, indent=2, ensure_ascii=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints rows: a table on a terminal, tab-separated lines in a pipe."""
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        table = Table(*columns, title=title, title_justify="left", title_style="bold")
+        for row in cells:
+            table.add_row(*row)
+        Console().print(table)
+    else:
+        click.echo(f"{title}:")
+        for row in [list(columns), *cells]:
+            click.echo("\t".join(row))
+
+
+@contextmanager
+def progress() -> Iterator[OnProgress]:
+    """Shows how a run advances, on standard error, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield no_progress
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("starting", total=None)
+
+        def update(step: str, customers: int) -> None:
+            shown.update(task, description=f"{step}: {customers:,} customers")
+
+        yield update
+
+
+def percent(part: int, total: int) -> str:
+    """Returns a share for people; a dash where there is nothing to share."""
+    return f"{100 * part / total:.1f}%" if total else "–"
+
+
+def print_summary(results: Sequence[AccountTypeUpdateResult], duration_ms: int) -> None:
+    """Prints what a run made of its tenants, one by one and together."""
+    for result in results:
+        click.echo(
+            f"✅ Account types updated for {result.tenant_slug}: "
+            f"ACTIVE={result.active}, TARGET={result.target}, PROSPECT={result.prospect}"
+        )
+    for result in results:
+        if result.held:
+            click.echo(
+                f"❌ {result.tenant_slug} is held: too many customers would be demoted because "
+                "orders are gone; restore them, or run "
+                f"`leora update --tenant-slug {result.tenant_slug} --allow-mass-change`"
+            )
+    total = sum(result.total for result in results)
+    click.echo("[update-account-types] Job complete:")
+    click.echo(f"  - Tenants processed: {len(results)}")
+    click.echo(f"  - Total customers: {total}")
+    for name in ("active", "target", "prospect"):
+        count = sum(getattr(result, name) for result in results)
+        click.echo(f"  - {name.upper()}: {count} ({percent(count, total)})")
+    click.echo(f"  - Duration: {duration_ms}ms")
+
+
+def print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """Prints verdicts: a line for each check that no tenant fails, and one for each that does."""
+    click.echo("Data-quality checks:")
+    for name in dict.fromkeys(verdict.check_name for verdict in verdicts):
+        of_check = [verdict for verdict in verdicts if verdict.check_name == name]
+        passed = sum(verdict.status == "passed" for verdict in of_check)
+        if not any(verdict.status == "failed" for verdict in of_check):
+            click.echo(f"  {MARKS['passed']} {name}: {passed} tenants pass")
+        for verdict in of_check:
+            if verdict.status == "failed":
+                mark = MARKS["failed" if verdict.severity == "error" else "warned"]
+                click.echo(f"  {mark} {name}: {verdict.tenant_slug}: {verdict.message}")
+            elif verdict.status == "not judged":
+                mark = MARKS["not judged"]
+                click.echo(f"  {mark} {name}: {verdict.tenant_slug} not judged: {verdict.message}")

@@ -1,0 +1,47 @@
+"""``leora status``: is it healthy, and if not, what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from leora_pipeline.cli.databases import crm_engine
+from leora_pipeline.cli.options import json_option
+from leora_pipeline.cli.output import print_json, print_table
+from leora_pipeline.core.status import read_status
+
+
+@click.command("status")
+@json_option
+def command(as_json: bool) -> None:
+    """Show how the pipeline stands; exit 1 where anything is wrong, or older than 2 days."""
+    with crm_engine() as engine:
+        status = read_status(engine)
+    problems = status.problems
+    if as_json:
+        print_json({"ok": not problems, "problems": problems, **dataclasses.asdict(status)})
+    else:
+        click.echo(f"Schema leora_pipeline: revision {status.schema_revision}")
+        print_table(
+            "Tenants",
+            ["tenant", "last full success (UTC)", "last run"],
+            [
+                [
+                    tenant.tenant_slug,
+                    f"{tenant.last_full_success:%Y-%m-%d %H:%M:%S}"
+                    if tenant.last_full_success
+                    else "never",
+                    tenant.last_status or "none",
+                ]
+                for tenant in status.tenants
+            ],
+        )
+        click.echo(f"Customers still to be told to the CRM: {status.untold}")
+        oldest = status.oldest_transaction_seconds
+        click.echo(f"Oldest open transaction: {f'{oldest:.0f} s' if oldest else 'none'}")
+        click.echo("Problems:" if problems else "✅ Nothing is wrong.")
+        for problem in problems:
+            click.echo(f"  ❌ {problem}")
+    if problems:
+        raise SystemExit(1)

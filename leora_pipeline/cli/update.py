@@ -1,0 +1,71 @@
+"""``leora update``: the full job without Dagster."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from datetime import datetime
+
+import click
+
+from leora_pipeline.cli.databases import crm_engine
+from leora_pipeline.cli.options import as_of_option, json_option, tenant_option
+from leora_pipeline.cli.output import print_json, print_summary, progress
+from leora_pipeline.core.database import now, transaction
+from leora_pipeline.core.errors import TenantsFailedError
+from leora_pipeline.core.runs import plan_run
+from leora_pipeline.core.settings import Settings
+from leora_pipeline.core.tenants import find_tenants
+from leora_pipeline.core.update import run_all_steps
+
+
+@click.command("update")
+@tenant_option
+@as_of_option
+@click.option(
+    "--allow-mass-change",
+    is_flag=True,
+    help="Release the hold of the tenants named (or of all) and write their demotions.",
+)
+@json_option
+def command(
+    tenant_slugs: tuple[str, ...], as_of: datetime | None, allow_mass_change: bool, as_json: bool
+) -> None:
+    """Bring the account types of all customers up to date."""
+    if not as_json:
+        click.echo("[update-account-types] Starting daily account type update...")
+    with crm_engine() as engine:
+        begun = time.monotonic()
+        with transaction(engine) as connection:
+            instant = as_of or now(connection)
+            tenants = find_tenants(connection, tenant_slugs)
+        errors: dict[str, str] = {}
+        with progress() as on_progress:
+            run = plan_run(
+                engine,
+                tenant_slugs=tenant_slugs,
+                as_of=as_of,
+                allow_mass_change=[tenant.slug for tenant in tenants] if allow_mass_change else [],
+                write_dates=Settings.from_environment().write_last_order_date,
+                on_progress=on_progress,
+            )
+            try:
+                results = run_all_steps(engine, run)
+            except TenantsFailedError as error:
+                results, errors = error.results, error.errors
+        duration_ms = round(1000 * (time.monotonic() - begun))
+    if as_json:
+        print_json(
+            {
+                "as_of": instant,
+                "duration_ms": duration_ms,
+                "results": [dataclasses.asdict(result) for result in results],
+                **({"errors": errors} if errors else {}),
+            }
+        )
+    else:
+        print_summary(results, duration_ms)
+    if errors:
+        raise TenantsFailedError(errors)
+    if any(result.held for result in results):
+        raise SystemExit(1)

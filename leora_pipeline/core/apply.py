@@ -1,0 +1,140 @@
+"""Apply: tells the CRM what the state says. Nothing else writes the CRM.
+
+The customers and their states are locked together, passing over whoever somebody else holds: a run
+never waits for the CRM, and those customers stay to be told in the next round. Only then, in later
+statements of the same transaction, is it read what there is to write, so that it is the truth of
+that moment; the log is written with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.database import SQL, now, transaction
+from leora_pipeline.core.gate import is_held, judge_tenant
+from leora_pipeline.core.runs import (
+    NIGHTLY,
+    Run,
+    failing_all,
+    isolated,
+    running_tenants,
+    start_tenants,
+)
+from leora_pipeline.core.statements import statement
+
+BATCH = 5_000
+"""Customers a transaction: their rows are locked against other writers until it commits."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of customers to be told.
+
+    Attributes:
+        written: Customers whose row in the CRM was changed.
+        moved: Those of them whose type was.
+        withheld: Customers left as they are because their tenant is held.
+    """
+
+    written: int = 0
+    moved: int = 0
+    withheld: int = 0
+
+    def __add__(self, other: Applied) -> Applied:
+        return Applied(
+            self.written + other.written, self.moved + other.moved, self.withheld + other.withheld
+        )
+
+
+def apply(engine: sa.Engine, run: Run) -> Applied:
+    """Tells the CRM all that waits to be told for the run's tenants.
+
+    Returns:
+        What was written, over all tenants that did not fail.
+    """
+    start_tenants(engine, run)
+    total = Applied()
+    with failing_all(engine, run):
+        for tenant in running_tenants(engine, run):
+            with isolated(engine, run, tenant):
+                after: UUID | None = None
+                while True:
+                    with transaction(engine) as connection:
+                        customer_ids = lock_customers(connection, tenant.tenant_id, after=after)
+                        total += apply_customers(
+                            connection, run, tenant.tenant_id, customer_ids, path=NIGHTLY
+                        )
+                    run.on_progress("apply", total.written)
+                    if len(customer_ids) < BATCH:
+                        break
+                    after = customer_ids[-1]
+                if tenant.tenant_id in run.allow_mass_change:
+                    # Another path may have held the tenant while this run was at it.
+                    with transaction(engine) as connection:
+                        judge_tenant(connection, run, tenant.tenant_id, may_release=True)
+    return total
+
+
+def lock_customers(
+    connection: sa.Connection,
+    tenant_id: UUID,
+    *,
+    after: UUID | None = None,
+    only: list[UUID] | None = None,
+) -> list[UUID]:
+    """Locks the next customers to be told, and their states, without waiting for any.
+
+    Args:
+        connection: Within a READ COMMITTED transaction, which holds the locks until it ends.
+        tenant_id: The tenant.
+        after: Where the batch before this one ended.
+        only: The customers to consider; None for all of the tenant.
+
+    Returns:
+        The ids of the locked customers, ascending, `BATCH` at most.
+    """
+    return list(
+        connection.execute(
+            statement(SQL, "apply.sql", "lock_customers"),
+            {"tenant_id": tenant_id, "after": after, "only": only, "batch": BATCH},
+        ).scalars()
+    )
+
+
+def apply_customers(
+    connection: sa.Connection, run: Run, tenant_id: UUID, customer_ids: list[UUID], *, path: str
+) -> Applied:
+    """Tells the CRM about customers that this transaction has locked.
+
+    Args:
+        connection: Within the transaction of `lock_customers`.
+        run: The run that writes.
+        tenant_id: The customers' tenant.
+        customer_ids: The locked customers.
+        path: The cause to log where nothing else explains a transition.
+    """
+    if not customer_ids:
+        return Applied()
+    instant = now(connection)
+    parameters = {
+        "tenant_id": tenant_id,
+        "customer_ids": customer_ids,
+        "as_of": run.as_of or instant,
+        "write_dates": run.write_dates,
+        "run_id": run.run_id,
+        "now": instant,
+        "path": path,
+    }
+    lost = connection.execute(statement(SQL, "apply.sql", "count_lost"), parameters).scalar_one()
+    held = (
+        judge_tenant(connection, run, tenant_id, may_release=False)
+        if lost
+        else is_held(connection, tenant_id)
+    )
+    row = connection.execute(
+        statement(SQL, "apply.sql", "write_customers"), {**parameters, "held": held}
+    ).one()
+    return Applied(row.written, row.moved, row.withheld)

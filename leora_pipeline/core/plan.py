@@ -1,0 +1,58 @@
+"""Plan: the change set, and the gate's word on it, before anything is written to the CRM.
+
+A run's plan is taken from the state that refresh has just brought up to date. A preview's plan is
+the same read off the orders directly, since a preview refreshes nothing.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.database import SQL, now, transaction
+from leora_pipeline.core.gate import judge_tenant, lock_gate
+from leora_pipeline.core.runs import Run, failing_all, isolated, running_tenants, start_tenants
+from leora_pipeline.core.statements import statement
+
+
+def plan(engine: sa.Engine, run: Run) -> int:
+    """Materializes the change set of the run's tenants, and holds or releases them.
+
+    Returns:
+        How many customers are to be changed.
+    """
+    start_tenants(engine, run)
+    count = 0
+    with failing_all(engine, run):
+        for tenant in running_tenants(engine, run):
+            with isolated(engine, run, tenant):
+                with transaction(engine) as connection:
+                    judge_tenant(connection, run, tenant.tenant_id, may_release=run.mode == "full")
+                    count += _replace_plan(connection, run, tenant.tenant_id, "plan_from_state")
+                run.on_progress("plan", count)
+    return count
+
+
+def plan_preview(engine: sa.Engine, run: Run) -> int:
+    """Materializes what a full run would change now, and touches nothing else.
+
+    Returns:
+        How many customers would be changed.
+    """
+    count = 0
+    for tenant in run.tenants:
+        with transaction(engine) as connection:
+            lock_gate(connection, tenant.tenant_id)
+            count += _replace_plan(connection, run, tenant.tenant_id, "plan_from_orders")
+    return count
+
+
+def _replace_plan(connection: sa.Connection, run: Run, tenant_id: object, source: str) -> int:
+    """Puts a tenant's new plan in the place of its latest; the gate's lock keeps others off."""
+    parameters = {
+        "tenant_id": tenant_id,
+        "run_id": run.run_id,
+        "as_of": run.as_of or now(connection),
+        "write_dates": run.write_dates,
+    }
+    connection.execute(statement(SQL, "plan.sql", "forget_plan"), parameters)
+    return connection.execute(statement(SQL, "plan.sql", source), parameters).rowcount

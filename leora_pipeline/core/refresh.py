@@ -1,0 +1,128 @@
+"""Refresh: brings ``customer_state`` to what the orders say. Nothing else writes that derivation.
+
+A snapshot decides whom to look at (`stale_customers`); what is written is derived afterwards, in a
+statement of its own, once the customers' state rows are locked (`refresh_customers`). So whatever
+commits in between is seen, and of two refreshes of a customer the later one sees the earlier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.database import SQL, now, stream_rows, transaction
+from leora_pipeline.core.runs import Run, failing_all, isolated, running_tenants, start_tenants
+from leora_pipeline.core.statements import raw_statement, statement
+
+BATCH = 20_000
+"""Customers a transaction. Only states are locked here, never rows of the CRM, so that large sets,
+which read their orders at a fraction of the cost, harm nobody."""
+
+MANY = 1_000
+"""Customers from which on a batch reads its orders with the memory of a whole table's read, and
+a refresh leaves statistics behind that are too old for the steps after it."""
+
+
+def refresh(engine: sa.Engine, run: Run) -> int:
+    """Refreshes all customers of the run's tenants whose state the orders or the CRM outdated.
+
+    Returns:
+        How many customers were looked at more closely.
+    """
+    start_tenants(engine, run)
+    count = 0
+    with failing_all(engine, run):
+        forget_deleted_customers(engine, run)
+        sound = {tenant.tenant_id: tenant for tenant in running_tenants(engine, run)}
+        for tenant_id, customer_ids in stale_customers(engine, run):
+            tenant = sound.pop(tenant_id, None)
+            if tenant is None:
+                continue
+            with isolated(engine, run, tenant):
+                with transaction(engine) as connection:
+                    if len(customer_ids) >= MANY:
+                        connection.execute(statement(SQL, "refresh.sql", "plan_for_whole_tables"))
+                    refresh_customers(
+                        connection,
+                        tenant_id,
+                        customer_ids,
+                        as_of=run.as_of,
+                        write_dates=run.write_dates,
+                    )
+                sound[tenant_id] = tenant  # Comes back only if this batch went through.
+                count += len(customer_ids)
+                run.on_progress("refresh", count)
+        if count >= MANY:
+            with transaction(engine) as connection:
+                connection.execute(statement(SQL, "refresh.sql", "analyze_states"))
+    return count
+
+
+def stale_customers(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, list[UUID]]]:
+    """Finds, in one read over all tenants of the run, the customers to refresh.
+
+    Yields:
+        A tenant's id and up to `BATCH` ids of its customers, ascending, tenant by tenant.
+    """
+    with transaction(engine) as connection:
+        as_of = run.as_of or now(connection)
+        connection.execute(statement(SQL, "refresh.sql", "plan_for_whole_tables"))
+        rows = stream_rows(
+            connection,
+            raw_statement(SQL, "refresh.sql", "stale_customers"),
+            {"tenant_ids": run.tenant_ids, "as_of": as_of, "write_dates": run.write_dates},
+            size=BATCH,
+        )
+        tenant_id: UUID | None = None
+        customer_ids: list[UUID] = []
+        for row_tenant_id, customer_id in rows:
+            assert isinstance(row_tenant_id, UUID)
+            assert isinstance(customer_id, UUID)
+            if tenant_id is not None and (row_tenant_id != tenant_id or len(customer_ids) == BATCH):
+                yield tenant_id, customer_ids
+                customer_ids = []
+            tenant_id = row_tenant_id
+            customer_ids.append(customer_id)
+        if tenant_id is not None:
+            yield tenant_id, customer_ids
+
+
+def refresh_customers(
+    connection: sa.Connection,
+    tenant_id: UUID,
+    customer_ids: Sequence[UUID],
+    *,
+    as_of: datetime | None,
+    write_dates: bool,
+) -> None:
+    """Derives the state of some customers of one tenant anew, under lock.
+
+    Args:
+        connection: Within a READ COMMITTED transaction, which holds the locks until it ends.
+        tenant_id: The customers' tenant.
+        customer_ids: The customers; those that the CRM no longer has are passed over.
+        as_of: A literal instant, or None for the clock, read once the locks are held.
+        write_dates: Whether a last order date that differs is something to tell the CRM.
+    """
+    scope = {"tenant_id": tenant_id, "customer_ids": list(customer_ids)}
+    connection.execute(
+        statement(SQL, "refresh.sql", "meet_customers"),
+        {**scope, "as_of": as_of or now(connection)},
+    )
+    connection.execute(statement(SQL, "refresh.sql", "lock_states"), scope)
+    connection.execute(
+        statement(SQL, "refresh.sql", "derive_states"),
+        {**scope, "as_of": as_of or now(connection), "write_dates": write_dates},
+    )
+
+
+def forget_deleted_customers(engine: sa.Engine, run: Run) -> int:
+    """Deletes the state of customers that the CRM has no more, and returns how many those were."""
+    with transaction(engine) as connection:
+        return connection.execute(
+            statement(SQL, "refresh.sql", "forget_deleted_customers"),
+            {"tenant_ids": run.tenant_ids},
+        ).rowcount

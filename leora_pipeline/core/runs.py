@@ -1,0 +1,196 @@
+"""A run: what it covers, and what becomes of each of its tenants.
+
+Tenants are isolated from each other. Each step works on one tenant at a time in transactions of
+its own; one that fails is recorded in ``tenant_run`` and left out by the steps after it, while the
+others go on. What does not belong here: what the steps do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.database import SQL, now, transaction
+from leora_pipeline.core.errors import LeoraError, TenantsFailedError, WrongUsageError, one_line
+from leora_pipeline.core.statements import statement
+from leora_pipeline.core.tenants import Tenant, find_tenants
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int], None]
+"""Told how a step advances: the step's name, and the customers it has dealt with so far."""
+
+Mode = Literal["full", "partial"]
+"""A full run takes all steps over whole tenants; a partial one only some of the steps."""
+
+NIGHTLY = "nightly"
+"""The cause of a transition that nothing explains better than that a full run found it."""
+
+
+def no_progress(step: str, customers: int) -> None:
+    """Takes no notice of a step's advance."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run covers.
+
+    Attributes:
+        run_id: Names the run in all tables; Dagster's own run id where Dagster runs it.
+        tenants: The tenants in scope.
+        mode: See `Mode`.
+        as_of: A literal instant to judge by (aware), or None for the database's clock, read each
+            time after the locks are held.
+        allow_mass_change: Ids of the tenants whose hold this run releases and passes.
+        write_dates: Whether ``"lastOrderDate"`` is written too.
+        on_progress: Told how the steps advance.
+    """
+
+    run_id: str
+    tenants: tuple[Tenant, ...]
+    mode: Mode = "full"
+    as_of: datetime | None = None
+    allow_mass_change: frozenset[UUID] = frozenset()
+    write_dates: bool = True
+    on_progress: Progress = field(default=no_progress, compare=False)
+
+    @property
+    def tenant_ids(self) -> list[UUID]:
+        """The ids of the tenants in scope."""
+        return [tenant.tenant_id for tenant in self.tenants]
+
+
+def plan_run(
+    engine: sa.Engine,
+    *,
+    tenant_slugs: Sequence[str] = (),
+    allow_mass_change: Sequence[str] = (),
+    as_of: datetime | None = None,
+    run_id: str | None = None,
+    mode: Mode = "full",
+    write_dates: bool = True,
+    on_progress: Progress = no_progress,
+) -> Run:
+    """Resolves what somebody asked for into a run; writes nothing.
+
+    Args:
+        engine: The CRM's database.
+        tenant_slugs: The tenants to cover; empty for all.
+        allow_mass_change: The slugs of the tenants whose mass demotion is meant.
+        as_of: Judge by this instant (aware) instead of the clock.
+        run_id: The run's name; a new one by default.
+        mode: See `Mode`.
+        write_dates: Whether ``"lastOrderDate"`` is written too.
+        on_progress: Told how the steps advance.
+
+    Raises:
+        WrongUsageError: A slug is unknown, or `as_of` lies in the future or has no time zone.
+    """
+    with transaction(engine) as connection:
+        tenants = find_tenants(connection, tenant_slugs)
+        allowed = find_tenants(connection, allow_mass_change) if allow_mass_change else ()
+        if as_of is not None and as_of.tzinfo is None:
+            raise WrongUsageError(f"as_of {as_of} has no time zone; write it with one, such as +00")
+        if as_of is not None and as_of > now(connection):
+            raise WrongUsageError(
+                f"as_of {as_of.isoformat()} lies in the future; "
+                "an update takes an instant of the past, or none for now"
+            )
+    return Run(
+        run_id=run_id or str(uuid4()),
+        tenants=tenants,
+        mode=mode,
+        as_of=as_of,
+        allow_mass_change=frozenset(tenant.tenant_id for tenant in allowed),
+        write_dates=write_dates,
+        on_progress=on_progress,
+    )
+
+
+def start_tenants(engine: sa.Engine, run: Run) -> None:
+    """Records each tenant's run as running; a step after the first finds that done already."""
+    with transaction(engine) as connection:
+        connection.execute(
+            statement(SQL, "runs.sql", "start_tenants"),
+            {
+                "tenant_ids": run.tenant_ids,
+                "run_id": run.run_id,
+                "mode": run.mode,
+                "allowed": list(run.allow_mass_change),
+            },
+        )
+
+
+def running_tenants(engine: sa.Engine, run: Run) -> list[Tenant]:
+    """Returns the tenants of the run that no step has failed for."""
+    with transaction(engine) as connection:
+        failed = set(_failures(connection, run))
+    return [tenant for tenant in run.tenants if tenant.slug not in failed]
+
+
+def finish_tenants(engine: sa.Engine, run: Run, results: Sequence[object] = ()) -> None:
+    """Records the tenants that are still running as done.
+
+    Args:
+        engine: The CRM's database.
+        run: The run that ends.
+        results: What was done, for the error to carry.
+
+    Raises:
+        TenantsFailedError: Some tenants failed, in this step or in one before it.
+    """
+    with transaction(engine) as connection:
+        connection.execute(statement(SQL, "runs.sql", "finish_tenants"), {"run_id": run.run_id})
+        failures = _failures(connection, run)
+    if failures:
+        raise TenantsFailedError(failures, results)
+
+
+@contextmanager
+def isolated(engine: sa.Engine, run: Run, tenant: Tenant) -> Iterator[None]:
+    """Keeps one tenant's failure from the others: it is recorded, logged, and goes no further."""
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, LeoraError) as error:
+        logger.error("Tenant %s failed: %s", tenant.slug, one_line(error), exc_info=error)
+        _fail(engine, run, [tenant.tenant_id], error)
+
+
+@contextmanager
+def failing_all(engine: sa.Engine, run: Run) -> Iterator[None]:
+    """Records the run's tenants as failed where a step breaks off as a whole, or is interrupted."""
+    try:
+        yield
+    except BaseException as error:
+        _fail(engine, run, run.tenant_ids, error)
+        raise
+
+
+def _fail(engine: sa.Engine, run: Run, tenant_ids: list[UUID], error: BaseException) -> None:
+    with transaction(engine) as connection:
+        connection.execute(
+            statement(SQL, "runs.sql", "fail_tenants"),
+            {"tenant_ids": tenant_ids, "run_id": run.run_id, "error": one_line(error)},
+        )
+
+
+def _failures(connection: sa.Connection, run: Run) -> dict[str, str]:
+    """Returns the errors of the run's failed tenants, by slug."""
+    errors = {
+        row.tenant_id: row.error
+        for row in connection.execute(
+            statement(SQL, "runs.sql", "failures"), {"run_id": run.run_id}
+        )
+    }
+    return {
+        tenant.slug: errors[tenant.tenant_id]
+        for tenant in run.tenants
+        if tenant.tenant_id in errors
+    }

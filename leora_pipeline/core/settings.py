@@ -1,0 +1,82 @@
+"""What the environment says: the variables of the contract, read once into one value.
+
+A file ``.env`` in the project's root is read too; the process's environment wins. What does not
+belong here: connecting to anything.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from dotenv import dotenv_values
+
+from leora_pipeline.core.errors import WrongUsageError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+"""The folder that holds ``dagster.yaml`` and ``workspace.yaml``: Dagster's home."""
+
+DEFAULT_SCHEDULE_TIMEZONE = "America/New_York"
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The pipeline's configuration.
+
+    Attributes:
+        database_url: The CRM's database, or None for the embedded one.
+        dagster_database_url: Dagster's storage, or None for the embedded one.
+        schedule_timezone: IANA name of the time zone of the nightly schedule.
+        write_last_order_date: Whether the pipeline writes ``"Customer"."lastOrderDate"``, or
+            leaves it to the CRM.
+    """
+
+    database_url: str | None = None
+    dagster_database_url: str | None = None
+    schedule_timezone: str = DEFAULT_SCHEDULE_TIMEZONE
+    write_last_order_date: bool = True
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Reads the settings.
+
+        Raises:
+            WrongUsageError: A variable has a value that means nothing.
+        """
+        values = {**dotenv_values(PROJECT_ROOT / ".env"), **os.environ}
+
+        def value(name: str) -> str | None:
+            return (values.get(name) or "").strip() or None
+
+        timezone = value("LEORA_SCHEDULE_TIMEZONE") or DEFAULT_SCHEDULE_TIMEZONE
+        try:
+            ZoneInfo(timezone)
+        except (ValueError, OSError, LookupError) as error:
+            raise WrongUsageError(
+                f"LEORA_SCHEDULE_TIMEZONE is {timezone!r}, which is no IANA time zone; "
+                f"set one such as {DEFAULT_SCHEDULE_TIMEZONE}"
+            ) from error
+        return cls(
+            database_url=value("LEORA_DATABASE_URL"),
+            dagster_database_url=value("LEORA_DAGSTER_DATABASE_URL"),
+            schedule_timezone=timezone,
+            write_last_order_date=_flag(
+                "LEORA_WRITE_LAST_ORDER_DATE", value("LEORA_WRITE_LAST_ORDER_DATE"), default=True
+            ),
+        )
+
+
+def _flag(name: str, text: str | None, *, default: bool) -> bool:
+    """Reads a yes-or-no variable, refusing a third answer."""
+    if text is None:
+        return default
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise WrongUsageError(f"{name} is {text!r}; set it to true or false")

@@ -1,0 +1,105 @@
+-- name: lock_customers
+-- The next customers to be told, locked with their states, in the order of ids, passing over those
+-- that somebody holds. NO KEY UPDATE, since FOR UPDATE would block new orders of these customers
+-- through their foreign key.
+SELECT s.customer_id
+FROM leora_pipeline.customer_state AS s
+JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+WHERE s.tenant_id = :tenant_id AND s.to_tell
+  AND (CAST(:after AS uuid) IS NULL OR s.customer_id > CAST(:after AS uuid))
+  AND (CAST(:only AS uuid[]) IS NULL OR s.customer_id = ANY (CAST(:only AS uuid[])))
+ORDER BY s.customer_id
+LIMIT :batch
+FOR NO KEY UPDATE OF c, s SKIP LOCKED
+
+-- name: count_lost
+-- How many of the locked customers would be demoted because an order is gone.
+SELECT count(*)
+FROM leora_pipeline.effective_policy(:tenant_id) AS q
+CROSS JOIN leora_pipeline.customer_state AS s
+JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+WHERE s.tenant_id = :tenant_id AND s.customer_id = ANY (CAST(:customer_ids AS uuid[]))
+  AND leora_pipeline.is_lost(
+    c."accountType"::text, s.account_type, s.told_order_at, CAST(:as_of AS timestamptz),
+    leora_pipeline.threshold(:as_of, q.threshold_unit, q.active_within),
+    leora_pipeline.threshold(:as_of, q.threshold_unit, q.target_within)
+  )
+
+-- name: write_customers
+-- Writes the locked customers where they differ from their state, logs each change of type, and
+-- notes that the CRM is told. A held tenant's downward moves are left: a lower type, or a date that
+-- goes back. The enum is computed before the UPDATE, which a distributed table asks for.
+WITH moves AS MATERIALIZED (
+  SELECT
+    c.id,
+    c."accountType"::text AS from_type,
+    s.account_type,
+    s.last_order_at,
+    s.told_type,
+    s.told_order_at,
+    s.as_of,
+    d.type_differs,
+    d.date_differs,
+    CASE WHEN d.type_differs THEN s.account_type::"AccountType"
+         ELSE c."accountType" END AS new_type,
+    CASE WHEN d.date_differs THEN s.last_order_at AT TIME ZONE 'UTC'
+         ELSE c."lastOrderDate" END AS new_date,
+    leora_pipeline.is_lost(
+      c."accountType"::text, s.account_type, s.told_order_at, CAST(:as_of AS timestamptz),
+      leora_pipeline.threshold(:as_of, q.threshold_unit, q.active_within),
+      leora_pipeline.threshold(:as_of, q.threshold_unit, q.target_within)
+    ) AS is_lost,
+    CAST(:held AS boolean) AND (
+      d.type_differs AND COALESCE(
+        leora_pipeline.type_rank(s.account_type)
+          < leora_pipeline.type_rank(c."accountType"::text), false)
+      OR d.date_differs AND c."lastOrderDate" IS NOT NULL AND COALESCE(
+        s.last_order_at AT TIME ZONE 'UTC' < c."lastOrderDate", true)
+    ) AS is_withheld
+  FROM leora_pipeline.effective_policy(:tenant_id) AS q
+  CROSS JOIN leora_pipeline.customer_state AS s
+  JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+  CROSS JOIN LATERAL (
+    SELECT
+      leora_pipeline.type_differs(c."accountType"::text, s.account_type) AS type_differs,
+      leora_pipeline.date_differs(
+        c."lastOrderDate" AT TIME ZONE 'UTC', s.last_order_at, s.ever_ordered,
+        CAST(:write_dates AS boolean)
+      ) AS date_differs
+  ) AS d
+  WHERE s.tenant_id = :tenant_id AND s.customer_id = ANY (CAST(:customer_ids AS uuid[]))
+),
+written AS (
+  UPDATE "Customer" AS c
+  SET "accountType" = m.new_type, "lastOrderDate" = m.new_date,
+      "updatedAt" = CAST(:now AS timestamptz) AT TIME ZONE 'UTC'
+  FROM moves AS m
+  WHERE c."tenantId" = :tenant_id AND c.id = m.id
+    AND NOT m.is_withheld AND (m.type_differs OR m.date_differs)
+  RETURNING c.id
+),
+logged AS (
+  INSERT INTO leora_pipeline.account_type_transition
+    (tenant_id, customer_id, from_type, to_type, last_order_at, as_of, cause, run_id, recorded_at)
+  SELECT
+    :tenant_id, m.id, m.from_type, m.account_type, m.last_order_at, m.as_of,
+    leora_pipeline.change_cause(
+      m.is_lost, m.from_type, m.account_type, m.told_type, m.told_order_at, m.last_order_at,
+      CAST(:path AS text)
+    ),
+    :run_id, CAST(:now AS timestamptz)
+  FROM moves AS m
+  WHERE m.type_differs AND NOT m.is_withheld
+  ORDER BY m.id
+  RETURNING customer_id
+),
+told AS (
+  UPDATE leora_pipeline.customer_state AS s
+  SET to_tell = false, told_type = m.new_type::text, told_order_at = m.last_order_at
+  FROM moves AS m
+  WHERE s.tenant_id = :tenant_id AND s.customer_id = m.id AND NOT m.is_withheld
+)
+SELECT
+  (SELECT count(*) FROM written) AS written,
+  (SELECT count(*) FROM logged) AS moved,
+  (SELECT count(*) FROM moves WHERE is_withheld) AS withheld

@@ -1,0 +1,39 @@
+-- name: now
+-- The one clock: the server's, rounded up to the millisecond, as the CRM stores no finer instant
+-- and one rounded down could lie before an order that is already there.
+SELECT date_trunc('milliseconds', clock_timestamp() + interval '999 microseconds')
+
+-- name: crm_columns
+-- The columns of the tables on the search path, whatever schema that is.
+SELECT c.relname, a.attname
+FROM pg_class c
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid)
+  AND c.relname IN ('Tenant', 'Customer', 'Order')
+
+-- name: access
+-- For each of the CRM's tables: whether row level security filters it for this role, and the
+-- privileges that are missing.
+SELECT
+  current_user::text AS role,
+  c.relname AS table_name,
+  row_security_active(c.oid) AS is_filtered,
+  concat_ws(' and ',
+    CASE WHEN NOT has_table_privilege(c.oid, 'SELECT') THEN 'SELECT' END,
+    CASE WHEN c.relname = 'Customer' AND EXISTS (
+      SELECT FROM unnest(CAST(:written AS text[])) AS w (attname)
+      WHERE NOT has_column_privilege(c.oid, w.attname, 'UPDATE')
+    ) THEN 'UPDATE' END
+  ) AS denied
+FROM pg_class c
+WHERE c.relname = ANY (CAST(:tables AS text[])) AND c.relkind IN ('r', 'p')
+  AND pg_table_is_visible(c.oid)
+ORDER BY c.relname
+
+-- name: is_migrated
+-- Whether the pipeline's schema is installed.
+SELECT to_regclass('leora_pipeline.alembic_version') IS NOT NULL
+
+-- name: revision
+-- The installed revision; at most one row.
+SELECT version_num FROM leora_pipeline.alembic_version

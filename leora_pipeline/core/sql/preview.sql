@@ -1,0 +1,40 @@
+-- name: preview_counts
+-- Customers by tenant, type in the CRM and type by the rule, and how many of them an order that is
+-- gone would demote.
+SELECT
+  d.tenant_id,
+  d.crm_type,
+  d.account_type,
+  leora_pipeline.is_pinned(d.crm_type) AS is_pinned,
+  count(*) AS customers,
+  count(*) FILTER (WHERE leora_pipeline.is_lost(
+    d.crm_type, d.account_type, d.told_order_at, CAST(:as_of AS timestamptz),
+    d.active_since, d.target_since
+  )) AS lost
+FROM leora_pipeline.derive_customers(
+  CAST(:tenant_ids AS uuid[]), NULL, CAST(:as_of AS timestamptz)
+) AS d
+GROUP BY d.tenant_id, d.crm_type, d.account_type
+ORDER BY d.tenant_id, leora_pipeline.type_rank(d.crm_type) DESC NULLS LAST,
+  leora_pipeline.type_rank(d.account_type) DESC
+
+-- name: misclassified
+-- The first customers of each tenant, by name, whose type is not the one that the rule gives.
+SELECT
+  w.tenant_id, w.customer_id, c.name, w.crm_type, w.account_type, w.last_order_at,
+  leora_pipeline.type_reason(
+    w.last_order_at, w.account_type, CAST(:as_of AS timestamptz),
+    q.threshold_unit, q.active_within, q.target_within
+  ) AS reason
+FROM (
+  SELECT d.*, row_number() OVER (PARTITION BY d.tenant_id ORDER BY n.name, d.customer_id) AS place
+  FROM leora_pipeline.derive_customers(
+    CAST(:tenant_ids AS uuid[]), NULL, CAST(:as_of AS timestamptz)
+  ) AS d
+  JOIN "Customer" AS n ON n."tenantId" = d.tenant_id AND n.id = d.customer_id
+  WHERE leora_pipeline.type_differs(d.crm_type, d.account_type)
+) AS w
+JOIN "Customer" AS c ON c."tenantId" = w.tenant_id AND c.id = w.customer_id
+CROSS JOIN LATERAL leora_pipeline.effective_policy(w.tenant_id) AS q
+WHERE w.place <= :limit
+ORDER BY w.tenant_id, w.place

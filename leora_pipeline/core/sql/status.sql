@@ -1,0 +1,37 @@
+-- name: tenants
+-- How each tenant's runs stand.
+SELECT
+  t.slug AS tenant_slug,
+  f.finished_at AS last_full_success,
+  COALESCE(f.finished_at, t."createdAt" AT TIME ZONE 'UTC')
+    < clock_timestamp() - make_interval(hours => :stale_after) AS is_stale,
+  l.status AS last_status,
+  l.error AS last_error
+FROM "Tenant" AS t
+LEFT JOIN LATERAL (
+  SELECT max(finished_at) AS finished_at
+  FROM leora_pipeline.tenant_run
+  WHERE tenant_id = t.id AND mode = 'full' AND status = 'succeeded'
+) AS f ON true
+LEFT JOIN LATERAL (
+  SELECT status, error FROM leora_pipeline.tenant_run
+  WHERE tenant_id = t.id
+  ORDER BY started_at DESC
+  LIMIT 1
+) AS l ON true
+ORDER BY t.slug
+
+-- name: untold
+-- Customers that the CRM still has to be told about; those of held tenants wait on purpose.
+SELECT count(*)
+FROM leora_pipeline.customer_state AS s
+WHERE s.to_tell AND NOT EXISTS (
+  SELECT FROM leora_pipeline.tenant_hold AS h
+  WHERE h.tenant_id = s.tenant_id AND h.released_at IS NULL
+)
+
+-- name: oldest_transaction
+-- The age of the oldest transaction but this one, in seconds.
+SELECT max(extract(epoch FROM clock_timestamp() - xact_start))::double precision
+FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'

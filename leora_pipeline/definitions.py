@@ -1,0 +1,42 @@
+"""Dagster's entry: all definitions, put together.
+
+Loading this module connects to nothing and imports nothing heavy, so that the daemon, the web
+server and each run start quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from leora_pipeline.core.settings import Settings
+from leora_pipeline.orchestration.assets import ASSETS
+from leora_pipeline.orchestration.catalog import CRM_ASSETS
+from leora_pipeline.orchestration.checks import ASSET_CHECKS
+from leora_pipeline.orchestration.jobs import JOBS, schedules
+from leora_pipeline.orchestration.resources import CrmDatabase, RunScope
+
+
+def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
+    """Returns the definitions; production and tests differ in resources alone.
+
+    Args:
+        resource_overrides: Resources to put in the place of production's, by name.
+    """
+    return dg.Definitions(
+        assets=[*CRM_ASSETS, *ASSETS],
+        asset_checks=ASSET_CHECKS,
+        jobs=JOBS,
+        schedules=schedules(Settings.from_environment().schedule_timezone),
+        resources={
+            "crm": CrmDatabase(),
+            "scope": RunScope.configure_at_launch(),
+            **(resource_overrides or {}),
+        },
+        # A run has few, short steps: a process for each would cost more than all of them.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs()

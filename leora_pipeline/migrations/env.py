@@ -1,0 +1,27 @@
+"""Alembic's entry: runs the revisions on the connection handed over, or prints them."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from leora_pipeline.migrations import SCHEMA, VERSION_TABLE, removal_sql
+
+connection = context.config.attributes["connection"]
+if connection is not None:
+    context.configure(
+        connection=connection, version_table=VERSION_TABLE, version_table_schema=SCHEMA
+    )
+    context.run_migrations()
+else:
+    context.configure(
+        dialect_name="postgresql", version_table=VERSION_TABLE, version_table_schema=SCHEMA
+    )
+    print_ = context.get_context().impl.static_output
+    is_removal = context.get_revision_argument() is None
+    print_("BEGIN;")
+    if not is_removal:
+        print_(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};")
+    context.run_migrations()
+    if is_removal:
+        print_(removal_sql() + ";")
+    print_("COMMIT;")

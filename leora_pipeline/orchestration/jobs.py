@@ -1,0 +1,62 @@
+"""The jobs, and the schedules that launch them.
+
+Full or preview is a property of a job, set as a tag by its definition: configuration given at
+launch would replace a job's own, and so lose it.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from leora_pipeline.orchestration import catalog
+from leora_pipeline.orchestration.assets import MODE_TAG, PREVIEW
+
+refresh_account_types = dg.define_asset_job(
+    "refresh_account_types",
+    selection=dg.AssetSelection.assets(*catalog.STEPS),
+    description="The full run: looks at every customer of all tenants (or of those in the run "
+    "configuration), writes what differs, publishes and checks.",
+    tags={MODE_TAG: "full"},
+)
+
+preview_account_types = dg.define_asset_job(
+    "preview_account_types",
+    selection=dg.AssetSelection.assets(catalog.ACCOUNT_TYPE_CHANGES).without_checks(),
+    description="The dry run: materializes the change set that a full run would make now, and "
+    "touches neither the CRM nor the state.",
+    tags={MODE_TAG: PREVIEW},
+)
+
+check_account_types = dg.define_asset_job(
+    "check_account_types",
+    selection=dg.AssetSelection.all_asset_checks(),
+    description="All data-quality checks, without making anything.",
+)
+
+JOBS = [refresh_account_types, preview_account_types, check_account_types]
+
+
+def schedules(timezone: str) -> list[dg.ScheduleDefinition]:
+    """Returns the schedules, both on by default.
+
+    Args:
+        timezone: IANA name of the time zone in which the night is meant.
+    """
+    return [
+        dg.ScheduleDefinition(
+            name="nightly_account_types",
+            job=refresh_account_types,
+            cron_schedule="0 2 * * *",
+            execution_timezone=timezone,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description="Every night at 2:00: all customers of all tenants.",
+        ),
+        dg.ScheduleDefinition(
+            name="hourly_checks",
+            job=check_account_types,
+            cron_schedule="15 * * * *",
+            execution_timezone=timezone,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description="Every hour at a quarter past: the data-quality checks.",
+        ),
+    ]

@@ -1,0 +1,83 @@
+"""What a run is given: the CRM's database, and what the person who launches it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+import sqlalchemy as sa
+from pydantic import Field
+
+from leora_pipeline.core.database import create_engine, require_fit_database
+from leora_pipeline.core.errors import LeoraError, WrongUsageError
+from leora_pipeline.core.instants import parse_instant
+from leora_pipeline.core.runs import Mode, Run, plan_run
+from leora_pipeline.core.settings import Settings
+
+
+class CrmDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The CRM's database, as ``LEORA_DATABASE_URL`` names it."""
+
+    url: str = Field(
+        default="",
+        description="A database URL for tests; empty: the one that LEORA_DATABASE_URL names.",
+    )
+
+    @contextmanager
+    def connect(self) -> Iterator[sa.Engine]:
+        """Opens the database for a step, refusing one that is not fit.
+
+        Raises:
+            dagster.Failure: For every error that a user is meant to see, on one line.
+        """
+        with as_failure():
+            url = self.url or Settings.from_environment().database_url
+            if url is None:
+                raise WrongUsageError(
+                    "LEORA_DATABASE_URL is not set; set it to the CRM's database, "
+                    "or start Dagster with `leora dev` for the embedded one"
+                )
+            engine = create_engine(url)
+            try:
+                require_fit_database(engine)
+                yield engine
+            finally:
+                engine.dispose()
+
+
+class RunScope(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """What a run covers. All of it is empty by default: all tenants, now, no exception made."""
+
+    tenants: list[str] = Field(default=[], description="Slugs of the tenants; empty: all of them.")
+    as_of: str = Field(
+        default="",
+        description="Judge by this instant of the past (ISO 8601; without a time zone: UTC) "
+        "instead of the database's clock; empty: now.",
+    )
+    allow_mass_change: list[str] = Field(
+        default=[],
+        description="Slugs of held tenants whose orders are meant to be gone: "
+        "their hold is released and their demotions are written.",
+    )
+
+    def plan_run(self, engine: sa.Engine, *, run_id: str, mode: Mode) -> Run:
+        """Resolves the scope into a run of the core's."""
+        return plan_run(
+            engine,
+            tenant_slugs=self.tenants,
+            as_of=parse_instant(self.as_of) if self.as_of else None,
+            allow_mass_change=self.allow_mass_change,
+            run_id=run_id,
+            mode=mode,
+            write_dates=Settings.from_environment().write_last_order_date,
+        )
+
+
+@contextmanager
+def as_failure() -> Iterator[None]:
+    """Turns the errors that a user is meant to see into a failure with their one line."""
+    try:
+        yield
+    except LeoraError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error

@@ -1,0 +1,93 @@
+"""What all tests share: a real PostgreSQL, and a fresh database from a template for each test.
+
+What belongs here: fixtures that more than one folder of tests uses. The builder of small CRMs is
+in `crm_builder`, the Python oracle of the rule in `oracle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from leora_pipeline.core.database import create_engine, transaction
+from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
+from leora_pipeline.migrations import install_schema
+from leora_pipeline.sample import create_tables
+from leora_pipeline_tests.crm_builder import CrmBuilder
+
+SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "max_connections": "200"}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server for the session."""
+    with embedded_postgres(tmp_path_factory.mktemp("server"), SERVER_OPTIONS) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def templates(server: EmbeddedPostgres) -> dict[str, str]:
+    """The names of databases to copy: the CRM alone, and with the pipeline's schema."""
+    for name, is_migrated in (("template_crm", False), ("template_pipeline", True)):
+        engine = create_engine(server.url(name))
+        with transaction(engine) as connection:
+            create_tables(connection)
+        if is_migrated:
+            install_schema(engine)
+        engine.dispose()
+    return {"crm": "template_crm", "pipeline": "template_pipeline"}
+
+
+def _fresh_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server.url(name)
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def crm_url(server: EmbeddedPostgres, templates: dict[str, str]) -> Iterator[str]:
+    """The URL of a CRM's database without rows and without the pipeline's schema."""
+    yield from _fresh_database(server, templates["crm"])
+
+
+@pytest.fixture
+def pipeline_url(server: EmbeddedPostgres, templates: dict[str, str]) -> Iterator[str]:
+    """The URL of a CRM's database without rows, the pipeline's schema installed."""
+    yield from _fresh_database(server, templates["pipeline"])
+
+
+@pytest.fixture
+def crm(crm_url: str) -> Iterator[sa.Engine]:
+    """A CRM's database without rows and without the pipeline's schema."""
+    engine = create_engine(crm_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(pipeline_url: str) -> Iterator[sa.Engine]:
+    """A CRM's database without rows, the pipeline's schema installed."""
+    created = create_engine(pipeline_url)
+    yield created
+    created.dispose()
+
+
+@pytest.fixture
+def build(engine: sa.Engine) -> CrmBuilder:
+    """Builds a small CRM in `engine`."""
+    return CrmBuilder(engine)
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keeps the developer's own configuration out of the tests."""
+    for name in ("LEORA_DATABASE_URL", "LEORA_DAGSTER_DATABASE_URL", "LEORA_SCHEDULE_TIMEZONE"):
+        monkeypatch.delenv(name, raising=False)

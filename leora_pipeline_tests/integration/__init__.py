@@ -1,0 +1,1 @@
+"""The core on a real PostgreSQL, a fresh database for each test."""

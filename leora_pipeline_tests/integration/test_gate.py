@@ -1,0 +1,514 @@
+"""The gate: orders that go missing do not demote a tenant's customers, and nothing else is stopped.
+
+Customers are made in sets: each has one order, on which its type rests.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from leora_pipeline import update_account_types, update_customer_account_type
+from leora_pipeline.core.apply import apply_customers, lock_customers
+from leora_pipeline.core.database import transaction
+from leora_pipeline.core.refresh import refresh_customers
+from leora_pipeline.core.runs import plan_run
+from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
+
+DEADLINE = 20.0
+
+
+def add_customers(
+    build: CrmBuilder, tenant: UUID, count: int, *, ordered: datetime, account_type: str = "ACTIVE"
+) -> list[UUID]:
+    """Adds customers of a type and date that one order each of that date bears out."""
+    return [
+        row.id
+        for row in build.run(
+            'WITH c AS (INSERT INTO "Customer" (id, "tenantId", name, "accountType", '
+            '"lastOrderDate", "updatedAt") SELECT gen_random_uuid(), :tenant, \'Shop \' || n, '
+            'CAST(:type AS "AccountType"), :ordered, :ordered FROM generate_series(1, :count) AS n '
+            'RETURNING id) INSERT INTO "Order" (id, "tenantId", "customerId", status, "orderedAt", '
+            "\"updatedAt\") SELECT gen_random_uuid(), :tenant, id, 'FULFILLED', :ordered, :ordered "
+            'FROM c RETURNING "customerId" AS id',
+            tenant=tenant,
+            count=count,
+            type=account_type,
+            ordered=stored(ordered),
+        )
+    ]
+
+
+def lose_orders(build: CrmBuilder, customers: list[UUID]) -> None:
+    """Hides all orders of some customers, the way a failed import or a bad restore does."""
+    build.run(
+        'CREATE TABLE IF NOT EXISTS lost AS SELECT * FROM "Order" WHERE false',
+    )
+    build.run(
+        'WITH gone AS (DELETE FROM "Order" WHERE "customerId" = ANY (:ids) RETURNING *) '
+        "INSERT INTO lost SELECT * FROM gone",
+        ids=customers,
+    )
+
+
+def bring_orders_back(build: CrmBuilder) -> None:
+    build.run('WITH back AS (DELETE FROM lost RETURNING *) INSERT INTO "Order" SELECT * FROM back')
+
+
+def counts(build: CrmBuilder, tenant: UUID) -> dict[str | None, int]:
+    """Returns how many customers the CRM has of each type."""
+    return {
+        row.type: row.count
+        for row in build.run(
+            'SELECT "accountType"::text AS type, count(*) FROM "Customer" '
+            'WHERE "tenantId" = :tenant GROUP BY 1',
+            tenant=tenant,
+        )
+    }
+
+
+def holds(build: CrmBuilder, tenant: UUID) -> list[Any]:
+    """Returns a tenant's holds, past and in force, oldest first."""
+    return build.run(
+        "SELECT lost_customers, classified_customers, released_by "
+        "FROM leora_pipeline.tenant_hold WHERE tenant_id = :tenant ORDER BY held_at",
+        tenant=tenant,
+    )
+
+
+def is_held(build: CrmBuilder, tenant: UUID) -> bool:
+    return any(hold.released_by is None for hold in holds(build, tenant))
+
+
+def make_held(
+    engine: sa.Engine, build: CrmBuilder, slug: str = "cellar"
+) -> tuple[UUID, list[UUID]]:
+    """Returns a held tenant and its 20 customers, all of whose orders are lost."""
+    tenant = build.tenant(slug)
+    customers = add_customers(build, tenant, 20, ordered=ago(days=10))
+    update_account_types([slug], engine=engine)
+    lose_orders(build, customers)
+    update_account_types([slug], engine=engine)
+    assert is_held(build, tenant)
+    return tenant, customers
+
+
+def test_a_tenant_whose_orders_vanish_is_held_and_the_others_are_done(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant, other = build.tenant("cellar"), build.tenant("dry-goods")
+    customers = add_customers(build, tenant, 20, ordered=ago(days=10))
+    add_customers(build, other, 20, ordered=ago(days=10), account_type="TARGET")
+    update_account_types(["cellar"], engine=engine)
+    lose_orders(build, customers)
+    before = [build.read(customer) for customer in customers]
+
+    cellar, dry_goods = update_account_types(engine=engine)
+
+    assert (cellar.held, cellar.active, cellar.changed["PROSPECT"]) == (True, 20, 0)
+    assert (dry_goods.held, dry_goods.active, dry_goods.changed["ACTIVE"]) == (False, 20, 20)
+    assert [build.read(customer) for customer in customers] == before
+    assert [tuple(hold) for hold in holds(build, tenant)] == [(20, 20, None)]
+    assert holds(build, other) == []
+
+
+def test_a_truncated_order_table_holds_every_tenant(engine: sa.Engine, build: CrmBuilder) -> None:
+    tenants = [build.tenant("cellar"), build.tenant("dry-goods")]
+    for tenant in tenants:
+        add_customers(build, tenant, 20, ordered=ago(days=10))
+    update_account_types(engine=engine)
+    build.run('TRUNCATE "Order"')
+
+    results = update_account_types(engine=engine)
+
+    assert [result.held for result in results] == [True, True]
+    assert [counts(build, tenant) for tenant in tenants] == [{"ACTIVE": 20}] * 2
+
+
+def test_orders_that_all_move_to_an_older_date_hold_too(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant = build.tenant()
+    add_customers(build, tenant, 20, ordered=ago(days=10))
+    update_account_types(engine=engine)
+    build.run('UPDATE "Order" SET "orderedAt" = "orderedAt" - interval \'200 days\'')
+
+    (result,) = update_account_types(engine=engine)
+
+    assert (result.held, result.active) == (True, 20)
+
+
+def test_upward_moves_of_a_held_tenant_go_on(engine: sa.Engine, build: CrmBuilder) -> None:
+    tenant, _ = make_held(engine, build)
+    ordered = ago(days=1)
+    customer = build.customer(tenant, "PROSPECT", orders=(ordered,))
+    newcomer = build.customer(tenant, None)
+
+    (result,) = update_account_types(engine=engine)
+
+    assert result.held
+    assert build.read(customer)[:2] == ("ACTIVE", ordered)
+    assert build.type_of(newcomer) == "PROSPECT", "no type yet is no downward move"
+
+
+def test_a_held_tenant_is_not_demoted_by_age_either(engine: sa.Engine, build: CrmBuilder) -> None:
+    tenant, _ = make_held(engine, build)
+    aged = build.customer(tenant, "ACTIVE", last_order=ago(days=200), orders=(ago(days=200),))
+
+    (result,) = update_account_types(engine=engine)
+    hook = update_customer_account_type(aged, engine=engine)
+
+    assert result.held
+    assert (hook.account_type, hook.is_changed) == ("ACTIVE", False)
+    assert build.log(aged) == []
+
+
+def test_dates_that_go_back_are_not_written_in_a_held_tenant(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant = build.tenant()
+    customers = add_customers(build, tenant, 20, ordered=ago(days=10))
+    recent, older = ago(days=5), ago(days=100)
+    kept = build.customer(tenant, "ACTIVE", orders=(older,))
+    pinned = build.customer(tenant, "HOLD", orders=(older,))
+    orders = [build.order(tenant, customer, recent) for customer in (kept, pinned)]
+    update_account_types(engine=engine)
+    lose_orders(build, customers)
+    for order in orders:
+        build.cancel(order)
+
+    update_account_types(engine=engine)
+
+    assert build.read(kept)[:2] == ("ACTIVE", recent)
+    assert build.read(pinned)[:2] == ("HOLD", recent)
+
+    update_account_types(allow_mass_change=["cellar"], engine=engine)
+
+    assert build.read(kept)[:2] == ("ACTIVE", older)
+    assert build.read(pinned)[:2] == ("HOLD", older)
+
+
+def test_dates_that_advance_are_written_in_a_held_tenant(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant, customers = make_held(engine, build)
+    ordered = ago(days=1)
+    build.order(tenant, customers[0], ordered)
+
+    update_account_types(engine=engine)
+
+    assert is_held(build, tenant)
+    assert build.read(customers[0])[:2] == ("ACTIVE", ordered)
+
+
+def test_a_named_tenant_is_released_by_hand_and_not_held_again_for_it(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant, customers = make_held(engine, build)
+
+    (released,) = update_account_types(allow_mass_change=["cellar"], engine=engine)
+    (ordinary,) = update_account_types(engine=engine)
+
+    assert (released.held, released.changed["PROSPECT"], released.prospect) == (False, 20, 20)
+    assert (ordinary.held, sum(ordinary.changed.values())) == (False, 0)
+    assert [hold.released_by for hold in holds(build, tenant)] == ["allow_mass_change"]
+
+    few = add_customers(build, tenant, 5, ordered=ago(days=10))
+    update_account_types(engine=engine)
+    lose_orders(build, few)
+    (later,) = update_account_types(engine=engine)
+
+    assert not later.held, "what was meant counts no more towards the limit"
+    assert counts(build, tenant) == {"PROSPECT": 25}
+    assert build.log(customers[0])[-1] == ("ACTIVE", "PROSPECT", "order removed")
+
+
+def test_naming_one_tenant_releases_no_other(engine: sa.Engine, build: CrmBuilder) -> None:
+    make_held(engine, build, "cellar")
+    other, _ = make_held(engine, build, "dry-goods")
+
+    cellar, dry_goods = update_account_types(allow_mass_change=["cellar"], engine=engine)
+
+    assert (cellar.held, cellar.prospect) == (False, 20)
+    assert (dry_goods.held, dry_goods.active) == (True, 20)
+    assert counts(build, other) == {"ACTIVE": 20}
+
+
+def test_a_hold_ends_by_itself_when_the_orders_come_back(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant, _ = make_held(engine, build)
+    aged = build.customer(tenant, "ACTIVE", last_order=ago(days=200), orders=(ago(days=200),))
+    update_account_types(engine=engine)
+    bring_orders_back(build)
+
+    (result,) = update_account_types(engine=engine)
+
+    assert (result.held, result.active) == (False, 20)
+    assert build.type_of(aged) == "TARGET", "what the hold kept back is made up for"
+    assert [hold.released_by for hold in holds(build, tenant)] == ["full run"]
+
+
+def test_only_a_full_run_ends_a_hold(engine: sa.Engine, build: CrmBuilder) -> None:
+    tenant, customers = make_held(engine, build)
+    bring_orders_back(build)
+
+    for customer in customers:
+        update_customer_account_type(customer, engine=engine)
+
+    assert is_held(build, tenant)
+
+
+def test_a_held_tenant_stays_held_for_as_long_as_its_orders_are_missing(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant, _ = make_held(engine, build)
+
+    for _ in range(3):
+        update_account_types(engine=engine)
+
+    assert counts(build, tenant) == {"ACTIVE": 20}
+    assert len(holds(build, tenant)) == 1
+
+
+def test_demotions_by_age_after_three_weeks_pass(engine: sa.Engine, build: CrmBuilder) -> None:
+    tenant = build.tenant()
+    customers = add_customers(build, tenant, 15, ordered=ago(days=190))
+    customers += add_customers(build, tenant, 15, ordered=ago(days=370))
+    update_account_types(as_of=ago(days=21), engine=engine)
+    assert counts(build, tenant) == {"ACTIVE": 15, "TARGET": 15}
+
+    (result,) = update_account_types(engine=engine)
+
+    assert not result.held
+    assert counts(build, tenant) == {"TARGET": 15, "PROSPECT": 15}
+    assert {build.log(customer)[-1][2] for customer in customers} == {"age"}
+
+
+def test_orders_lost_before_a_threshold_passed_are_not_mistaken_for_age(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant = build.tenant()
+    customers = add_customers(build, tenant, 20, ordered=ago(days=190))
+    update_account_types(as_of=ago(days=21), engine=engine)
+    lose_orders(build, customers)
+
+    (result,) = update_account_types(engine=engine)
+
+    assert result.held, "by age they would be TARGET, and PROSPECT is more than that"
+
+
+@pytest.mark.parametrize(
+    ("customers", "lost", "held"),
+    [
+        (100, 20, False),  # exactly 20 %
+        (100, 21, True),
+        (30, 10, False),  # exactly 10 customers
+        (30, 11, True),
+        (100, 11, False),  # over 10, and below 20 %
+        (12, 10, False),  # over 20 %, and not over 10
+    ],
+)
+def test_a_tenant_is_held_above_both_limits_only(
+    engine: sa.Engine, build: CrmBuilder, customers: int, lost: int, held: bool
+) -> None:
+    tenant = build.tenant()
+    everybody = add_customers(build, tenant, customers, ordered=ago(days=10))
+    update_account_types(engine=engine)
+    lose_orders(build, everybody[:lost])
+
+    (result,) = update_account_types(engine=engine)
+
+    assert result.held is held
+    assert result.prospect == (0 if held else lost)
+
+
+def test_pinned_and_unclassified_customers_are_no_part_of_the_share(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant = build.tenant()
+    everybody = add_customers(build, tenant, 50, ordered=ago(days=10))
+    add_customers(build, tenant, 50, ordered=ago(days=10), account_type="HOLD")
+    update_account_types(engine=engine)
+    lose_orders(build, everybody[:11])
+
+    (result,) = update_account_types(engine=engine)
+
+    assert result.held
+    assert [tuple(hold) for hold in holds(build, tenant)] == [(11, 50, None)]
+
+
+def test_the_limits_are_the_tenants_own(engine: sa.Engine, build: CrmBuilder) -> None:
+    strict, lax = build.tenant("a-strict"), build.tenant("b-lax")
+    for tenant, percent, customers in ((strict, 5, 1), (lax, 100, 1000)):
+        build.run(
+            "INSERT INTO leora_pipeline.tenant_policy "
+            "SELECT * FROM leora_pipeline.effective_policy(:tenant)",
+            tenant=tenant,
+        )
+        build.run(
+            "UPDATE leora_pipeline.tenant_policy SET gate_percent = :percent, "
+            "gate_customers = :customers WHERE tenant_id = :tenant",
+            tenant=tenant,
+            percent=percent,
+            customers=customers,
+        )
+    for tenant, lost in ((strict, 2), (lax, 20)):
+        customers = add_customers(build, tenant, 20, ordered=ago(days=10))
+        update_account_types(engine=engine)
+        lose_orders(build, customers[:lost])
+
+    assert [result.held for result in update_account_types(engine=engine)] == [True, False]
+
+
+def test_demotions_of_the_last_day_count_over_all_paths(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant = build.tenant()
+    customers = add_customers(build, tenant, 40, ordered=ago(days=10))
+    update_account_types(engine=engine)
+    lose_orders(build, customers[:4])
+    update_account_types(engine=engine)
+    lose_orders(build, customers[4:8])
+    for customer in customers[4:8]:
+        assert update_customer_account_type(customer, engine=engine).is_changed
+    assert counts(build, tenant) == {"ACTIVE": 32, "PROSPECT": 8}
+    lose_orders(build, customers[8:11])
+
+    (result,) = update_account_types(engine=engine)
+
+    assert (result.held, result.prospect) == (True, 8)
+    assert [hold.lost_customers for hold in holds(build, tenant)] == [11]
+
+
+def test_the_hook_alone_cannot_demote_beyond_the_limit(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant = build.tenant()
+    customers = add_customers(build, tenant, 20, ordered=ago(days=10))
+    update_account_types(engine=engine)
+    lose_orders(build, customers)
+
+    for customer in customers:
+        update_customer_account_type(customer, engine=engine)
+
+    assert counts(build, tenant) == {"ACTIVE": 10, "PROSPECT": 10}
+    assert is_held(build, tenant)
+
+
+def test_demotions_of_the_day_before_count_no_more(engine: sa.Engine, build: CrmBuilder) -> None:
+    tenant = build.tenant()
+    customers = add_customers(build, tenant, 40, ordered=ago(days=10))
+    update_account_types(engine=engine)
+    for lost in (customers[:8], customers[8:16]):
+        lose_orders(build, lost)
+        assert not update_account_types(engine=engine)[0].held
+        build.run(
+            "UPDATE leora_pipeline.account_type_transition "
+            "SET recorded_at = recorded_at - interval '24 hours 1 second'"
+        )
+
+    assert counts(build, tenant) == {"ACTIVE": 24, "PROSPECT": 16}
+
+
+def test_two_writers_below_the_limit_cannot_exceed_it_together(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant = build.tenant()
+    customers = sorted(add_customers(build, tenant, 20, ordered=ago(days=10)))
+    update_account_types(engine=engine)
+    lose_orders(build, customers)
+    halves = (customers[:6], customers[6:12])
+    runs = (plan_run(engine), plan_run(engine))
+
+    def tell(connection: sa.Connection, which: int) -> int:
+        refresh_customers(connection, tenant, halves[which], as_of=None, write_dates=True)
+        locked = lock_customers(connection, tenant, only=halves[which])
+        assert locked == halves[which], "the two hold different customers"
+        return apply_customers(connection, runs[which], tenant, locked, path="hook").moved
+
+    def tell_second() -> int:
+        with transaction(engine) as connection:
+            return tell(connection, 1)
+
+    with ThreadPoolExecutor(1) as background:
+        with transaction(engine) as first:
+            assert tell(first, 0) == 6
+            second = background.submit(tell_second)
+            give_up = monotonic() + DEADLINE
+            while not build.run(
+                "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
+                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            ):
+                assert not second.done(), f"it did not wait: {second.result()} moved"
+                assert monotonic() < give_up
+        assert second.result(DEADLINE) == 0
+
+    assert counts(build, tenant) == {"ACTIVE": 14, "PROSPECT": 6}
+    assert is_held(build, tenant)
+
+
+def test_the_gate_judges_where_the_crm_keeps_its_own_dates(
+    engine: sa.Engine, build: CrmBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEORA_WRITE_LAST_ORDER_DATE", "false")
+    tenant = build.tenant()
+    customers = add_customers(build, tenant, 20, ordered=ago(days=300), account_type="TARGET")
+    for customer in customers:
+        build.order(tenant, customer, ago(days=10))
+    update_account_types(engine=engine)
+    assert counts(build, tenant) == {"ACTIVE": 20}
+    lose_orders(build, customers)
+
+    (result,) = update_account_types(engine=engine)
+
+    assert (result.held, result.active) == (True, 20)
+
+
+def test_a_first_run_holds_where_the_crms_dates_say_that_orders_are_missing(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant = build.tenant()
+    customers = add_customers(build, tenant, 20, ordered=ago(days=10))
+    build.run('UPDATE "Order" SET "orderedAt" = "orderedAt" - interval \'300 days\'')
+
+    (result,) = update_account_types(engine=engine)
+
+    assert (result.held, result.active) == (True, 20)
+    assert build.log(customers[0]) == []
+
+
+def test_a_first_run_does_not_hold_a_crm_whose_dates_are_older_than_its_orders(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant = build.tenant()
+    add_customers(build, tenant, 20, ordered=ago(days=200))
+    add_customers(build, tenant, 20, ordered=ago(days=10), account_type="TARGET")
+    build.run(
+        'UPDATE "Customer" SET "lastOrderDate" = "lastOrderDate" - interval \'300 days\'',
+    )
+
+    (result,) = update_account_types(engine=engine)
+
+    assert not result.held
+    assert counts(build, tenant) == {"TARGET": 20, "ACTIVE": 20}
+
+
+def test_types_set_too_high_by_hand_are_put_right_without_a_hold(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant = build.tenant()
+    customers = add_customers(build, tenant, 20, ordered=ago(days=200), account_type="TARGET")
+    update_account_types(engine=engine)
+    build.run('UPDATE "Customer" SET "accountType" = \'ACTIVE\'')
+
+    (result,) = update_account_types(engine=engine)
+
+    assert (result.held, result.target) == (False, 20)
+    assert build.log(customers[0])[-1] == ("ACTIVE", "TARGET", "by hand")
