@@ -126,11 +126,22 @@ def stream_rows(
 
     A server-side cursor would do the same but forbids parallel plans. Parameters are written
     ``%(name)s``. Until the rows are exhausted, the connection serves nothing else.
+
+    Raises:
+        LeoraError: The read failed; some rows may have been yielded by then.
     """
     raw = connection.connection.driver_connection
     assert isinstance(raw, psycopg.Connection)
     with raw.cursor() as cursor:
-        yield from cursor.stream(query, parameters, size=size)
+        rows = cursor.stream(query, parameters, size=size)
+        while True:
+            try:
+                row = next(rows, None)
+            except psycopg.Error as error:
+                raise LeoraError(f"reading the CRM broke off: {one_line(error)}") from error
+            if row is None:
+                return
+            yield row
 
 
 def require_fit_database(engine: sa.Engine, *, migrated: bool = True) -> None:

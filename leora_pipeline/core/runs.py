@@ -147,7 +147,10 @@ def finish_tenants(engine: sa.Engine, run: Run, results: Sequence[object] = ()) 
         TenantsFailedError: Some tenants failed, in this step or in one before it.
     """
     with transaction(engine) as connection:
-        connection.execute(statement(SQL, "runs.sql", "finish_tenants"), {"run_id": run.run_id})
+        connection.execute(
+            statement(SQL, "runs.sql", "finish_tenants"),
+            {"tenant_ids": run.tenant_ids, "run_id": run.run_id},
+        )
         failures = _failures(connection, run)
     if failures:
         raise TenantsFailedError(failures, results)
@@ -186,7 +189,8 @@ def _failures(connection: sa.Connection, run: Run) -> dict[str, str]:
     errors = {
         row.tenant_id: row.error
         for row in connection.execute(
-            statement(SQL, "runs.sql", "failures"), {"run_id": run.run_id}
+            statement(SQL, "runs.sql", "failures"),
+            {"tenant_ids": run.tenant_ids, "run_id": run.run_id},
         )
     }
     return {

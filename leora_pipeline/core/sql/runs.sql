@@ -16,8 +16,10 @@ WHERE run_id = :run_id AND tenant_id = ANY (CAST(:tenant_ids AS uuid[])) AND sta
 -- Records the tenants that came through all steps of a run.
 UPDATE leora_pipeline.tenant_run
 SET status = 'succeeded', finished_at = clock_timestamp()
-WHERE run_id = :run_id AND status = 'running'
+WHERE run_id = :run_id AND tenant_id = ANY (CAST(:tenant_ids AS uuid[])) AND status = 'running'
 
 -- name: failures
 -- The tenants of a run that failed, and why.
-SELECT tenant_id, error FROM leora_pipeline.tenant_run WHERE run_id = :run_id AND status = 'failed'
+SELECT tenant_id, error
+FROM leora_pipeline.tenant_run
+WHERE run_id = :run_id AND tenant_id = ANY (CAST(:tenant_ids AS uuid[])) AND status = 'failed'

@@ -1,0 +1,75 @@
+"""The environment's variables: what they mean, and what is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from leora_pipeline.core import settings as settings_module
+from leora_pipeline.core.errors import WrongUsageError
+from leora_pipeline.core.instants import parse_instant
+from leora_pipeline.core.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _own_root(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(settings_module, "PROJECT_ROOT", tmp_path)
+
+
+def test_without_configuration_everything_is_embedded_and_new_york() -> None:
+    assert Settings.from_environment() == Settings(
+        database_url=None,
+        dagster_database_url=None,
+        schedule_timezone="America/New_York",
+        write_last_order_date=True,
+    )
+
+
+def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path, monkeypatch) -> None:
+    (tmp_path / ".env").write_text(
+        "LEORA_DATABASE_URL=postgresql://from-file/crm\nLEORA_WRITE_LAST_ORDER_DATE=no\n"
+    )
+    assert Settings.from_environment().database_url == "postgresql://from-file/crm"
+    assert not Settings.from_environment().write_last_order_date
+
+    monkeypatch.setenv("LEORA_DATABASE_URL", "postgresql://from-environment/crm")
+    assert Settings.from_environment().database_url == "postgresql://from-environment/crm"
+
+
+def test_a_blank_variable_is_as_good_as_none(monkeypatch) -> None:
+    monkeypatch.setenv("LEORA_DATABASE_URL", "  ")
+    assert Settings.from_environment().database_url is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LEORA_SCHEDULE_TIMEZONE", "Napa"),
+        ("LEORA_SCHEDULE_TIMEZONE", "../etc/passwd"),
+        ("LEORA_WRITE_LAST_ORDER_DATE", "perhaps"),
+    ],
+)
+def test_a_variable_that_means_nothing_is_named(monkeypatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(WrongUsageError, match=name):
+        Settings.from_environment()
+
+
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+        ("2026-01-31T02:00", datetime(2026, 1, 31, 2, tzinfo=UTC)),
+        ("2026-01-31T02:00:00.5-05:00", datetime(2026, 1, 31, 7, 0, 0, 500_000, tzinfo=UTC)),
+        ("2026-01-31T02:00:00Z", datetime(2026, 1, 31, 2, tzinfo=UTC)),
+    ],
+)
+def test_an_instant_without_a_time_zone_is_utc(text: str, instant: datetime) -> None:
+    assert parse_instant(text) == instant
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-02-30", "31.01.2026"])
+def test_what_is_no_instant_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(WrongUsageError, match="2026-01-31"):
+        parse_instant(text)
