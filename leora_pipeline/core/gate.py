@@ -28,7 +28,8 @@ class GateReading:
     Attributes:
         lost: Customers whose demotion by a lost order waits to be told, and those demoted so within
             the last 24 hours.
-        classified: The tenant's customers that have a type and are not pinned.
+        classified: The tenant's customers that have a type and are not pinned; counted to the end
+            only where that makes a difference, as it does in excess.
         is_excess: Whether `lost` exceeds both limits of the tenant's policy.
     """
 
@@ -91,7 +92,6 @@ def judge_tenant(
         statement(SQL, "gate.sql", "count_waiting"),
         {"tenant_id": tenant_id, "as_of": run.as_of or now(connection)},
     ).scalar_one()
-    # Counting all of a tenant's customers is worth it only where something is lost.
     reading = weigh(connection, tenant_id, waiting) if waiting else None
     if reading is None or not reading.is_excess:
         if was_held and may_release:

@@ -11,12 +11,14 @@ SELECT EXISTS (
 )
 
 -- name: count_waiting
--- The customers of a tenant whose demotion by a lost order waits to be told.
+-- The customers of a tenant whose demotion by a lost order waits to be told. That the date went back
+-- follows from is_lost; said on its own it lets an index find the few.
 SELECT count(*)
 FROM leora_pipeline.effective_policy(:tenant_id) AS q
 CROSS JOIN leora_pipeline.customer_state AS s
 JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
-WHERE s.tenant_id = :tenant_id AND s.to_tell
+WHERE s.tenant_id = :tenant_id
+  AND s.to_tell AND s.told_order_at > COALESCE(s.last_order_at, '-infinity')
   AND leora_pipeline.is_lost(
     c."accountType"::text, s.account_type, s.told_order_at, CAST(:as_of AS timestamptz),
     leora_pipeline.threshold(:as_of, q.threshold_unit, q.active_within),
@@ -25,15 +27,15 @@ WHERE s.tenant_id = :tenant_id AND s.to_tell
 
 -- name: weigh
 -- The waiting demotions and those of the last 24 hours against the tenant's limits. Those that a
--- run was allowed on purpose are no sign of anything.
+-- run was allowed on purpose are no sign of anything. The classified customers are counted only as
+-- far as it takes to know that there are enough of them.
 SELECT
-  CAST(:waiting AS bigint) + l.logged AS lost,
+  l.lost,
   k.classified,
-  CAST(:waiting AS bigint) + l.logged > q.gate_customers
-    AND CAST(:waiting AS bigint) + l.logged > q.gate_percent / 100 * k.classified AS is_excess
+  l.lost > q.gate_customers AND l.lost > q.gate_percent / 100 * k.classified AS is_excess
 FROM leora_pipeline.effective_policy(:tenant_id) AS q
 CROSS JOIN LATERAL (
-  SELECT count(*) AS logged
+  SELECT CAST(:waiting AS bigint) + count(*) AS lost
   FROM leora_pipeline.account_type_transition AS t
   LEFT JOIN leora_pipeline.tenant_run AS r ON r.tenant_id = t.tenant_id AND r.run_id = t.run_id
   WHERE t.tenant_id = :tenant_id AND t.cause = 'order removed'
@@ -42,9 +44,12 @@ CROSS JOIN LATERAL (
 ) AS l
 CROSS JOIN LATERAL (
   SELECT count(*) AS classified
-  FROM "Customer" AS c
-  WHERE c."tenantId" = :tenant_id
-    AND c."accountType" IS NOT NULL AND NOT leora_pipeline.is_pinned(c."accountType"::text)
+  FROM (
+    SELECT FROM "Customer" AS c
+    WHERE c."tenantId" = :tenant_id
+      AND c."accountType" IS NOT NULL AND NOT leora_pipeline.is_pinned(c."accountType"::text)
+    LIMIT ceil(100 * l.lost / NULLIF(q.gate_percent, 0))
+  ) AS enough
 ) AS k
 
 -- name: hold

@@ -52,6 +52,9 @@ CREATE TABLE leora_pipeline.customer_state (
 );
 CREATE INDEX customer_state_to_tell ON leora_pipeline.customer_state (tenant_id, customer_id)
   WHERE to_tell;
+-- The few whose date went back, which is all that the gate has to look at.
+CREATE INDEX customer_state_set_back ON leora_pipeline.customer_state (tenant_id)
+  WHERE to_tell AND told_order_at > COALESCE(last_order_at, '-infinity');
 COMMENT ON TABLE leora_pipeline.customer_state IS 'What the orders say of each customer';
 COMMENT ON COLUMN leora_pipeline.customer_state.last_order_at IS
   'Date of the last order that counts, or the imported one of a customer without any';
