@@ -6,14 +6,17 @@ in `crm_builder`, the Python oracle of the rule in `oracle`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
+from leora_pipeline.core import settings
 from leora_pipeline.core.database import create_engine, transaction
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
@@ -24,9 +27,16 @@ SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "max_connections"
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL server for the session."""
-    with embedded_postgres(tmp_path_factory.mktemp("server"), SERVER_OPTIONS) as running:
+def server() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server for the session.
+
+    Not under pytest's folder: every pytest that starts closes that to other users, and to the one
+    as whom the servers of other sessions run where root tests.
+    """
+    with (
+        TemporaryDirectory(prefix="leora_tests_", ignore_cleanup_errors=True) as folder,
+        embedded_postgres(Path(folder), SERVER_OPTIONS) as running,
+    ):
         yield running
 
 
@@ -89,5 +99,6 @@ def build(engine: sa.Engine) -> CrmBuilder:
 @pytest.fixture(autouse=True)
 def _no_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keeps the developer's own configuration out of the tests."""
-    for name in ("LEORA_DATABASE_URL", "LEORA_DAGSTER_DATABASE_URL", "LEORA_SCHEDULE_TIMEZONE"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("LEORA_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(settings, "ENV_FILE", tmp_path / ".env")

@@ -98,7 +98,7 @@ def transaction(engine: sa.Engine, *, snapshot: bool = False) -> Iterator[sa.Con
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     try:
         connection = engine.connect()
-    except sa.exc.OperationalError as error:
+    except sa.exc.DBAPIError as error:  # Options that libpq does not know are a ProgrammingError.
         raise LeoraError(
             f"the database at {_shown(engine.url)} cannot be reached ({one_line(error)}); "
             "check LEORA_DATABASE_URL and that the server runs"
@@ -210,6 +210,12 @@ def _require_access(connection: sa.Connection) -> None:
 
 def _require_migrated(connection: sa.Connection) -> None:
     """Refuses a database whose pipeline schema is missing or of another revision."""
+    shut_out = connection.execute(statement(SQL, "database.sql", "shut_out")).scalar_one_or_none()
+    if shut_out:
+        raise UnfitDatabaseError(
+            f"role {shut_out} lacks USAGE on the schema leora_pipeline; "
+            "connect as the role that ran `leora migrate`"
+        )
     revision = schema_revision(connection)
     if revision is None:
         raise UnfitDatabaseError(

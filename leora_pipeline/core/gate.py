@@ -38,14 +38,6 @@ class GateReading:
     is_excess: bool
 
 
-def lock_gate(connection: sa.Connection, tenant_id: UUID) -> None:
-    """Lets one transaction at a time decide about a tenant, until it ends.
-
-    Two writers that each stay below the limit could exceed it together.
-    """
-    connection.execute(statement(SQL, "gate.sql", "lock_gate"), {"tenant_id": tenant_id})
-
-
 def weigh(connection: sa.Connection, tenant_id: UUID, waiting: int) -> GateReading:
     """Weighs demotions by lost orders that wait to be told against a tenant's limits.
 
@@ -82,7 +74,8 @@ def judge_tenant(
     Returns:
         Whether the tenant is held afterwards.
     """
-    lock_gate(connection, tenant_id)
+    # Two writers that each stay below the limit could exceed it together: one decides at a time.
+    connection.execute(statement(SQL, "gate.sql", "lock_gate"), {"tenant_id": tenant_id})
     was_held = is_held(connection, tenant_id)
     if tenant_id in run.allow_mass_change:
         if was_held:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from leora_pipeline.core.database import SQL, now, transaction
-from leora_pipeline.core.gate import judge_tenant, lock_gate
+from leora_pipeline.core.gate import judge_tenant
 from leora_pipeline.core.runs import Run, failing_all, isolated, running_tenants, start_tenants
 from leora_pipeline.core.statements import statement
 
@@ -26,7 +26,9 @@ def plan(engine: sa.Engine, run: Run) -> int:
         for tenant in running_tenants(engine, run):
             with isolated(engine, run, tenant):
                 with transaction(engine) as connection:
+                    # On its own, since whoever applies waits for the gate with customers locked.
                     judge_tenant(connection, run, tenant.tenant_id, may_release=run.mode == "full")
+                with transaction(engine) as connection:
                     count += _replace_plan(connection, run, tenant.tenant_id, "plan_from_state")
                 run.on_progress("plan", count)
     return count
@@ -41,18 +43,18 @@ def plan_preview(engine: sa.Engine, run: Run) -> int:
     count = 0
     for tenant in run.tenants:
         with transaction(engine) as connection:
-            lock_gate(connection, tenant.tenant_id)
             count += _replace_plan(connection, run, tenant.tenant_id, "plan_from_orders")
     return count
 
 
 def _replace_plan(connection: sa.Connection, run: Run, tenant_id: object, source: str) -> int:
-    """Puts a tenant's new plan in the place of its latest; the gate's lock keeps others off."""
+    """Puts a tenant's new plan in the place of its latest."""
     parameters = {
         "tenant_id": tenant_id,
         "run_id": run.run_id,
         "as_of": run.as_of or now(connection),
         "write_dates": run.write_dates,
     }
+    connection.execute(statement(SQL, "plan.sql", "lock_plan"), parameters)
     connection.execute(statement(SQL, "plan.sql", "forget_plan"), parameters)
     return connection.execute(statement(SQL, "plan.sql", source), parameters).rowcount

@@ -7,8 +7,10 @@ commits in between is seen, and of two refreshes of a customer the later one see
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from tempfile import SpooledTemporaryFile
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -64,30 +66,33 @@ def refresh(engine: sa.Engine, run: Run) -> int:
 def stale_customers(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, list[UUID]]]:
     """Finds, in one read over all tenants of the run, the customers to refresh.
 
+    The read ends before the first batch is handed out. Were it still open then, a migration of the
+    CRM would wait for it, and a refresh, on another connection, behind the migration: for ever. The
+    ids wait in a file where they are many.
+
     Yields:
         A tenant's id and up to `BATCH` ids of its customers, ascending, tenant by tenant.
     """
-    with transaction(engine) as connection:
-        as_of = run.as_of or now(connection)
-        connection.execute(statement(SQL, "refresh.sql", "plan_for_whole_tables"))
-        rows = stream_rows(
-            connection,
-            raw_statement(SQL, "refresh.sql", "stale_customers"),
-            {"tenant_ids": run.tenant_ids, "as_of": as_of, "write_dates": run.write_dates},
-            size=BATCH,
-        )
-        tenant_id: UUID | None = None
-        customer_ids: list[UUID] = []
-        for row_tenant_id, customer_id in rows:
-            assert isinstance(row_tenant_id, UUID)
-            assert isinstance(customer_id, UUID)
-            if tenant_id is not None and (row_tenant_id != tenant_id or len(customer_ids) == BATCH):
-                yield tenant_id, customer_ids
-                customer_ids = []
-            tenant_id = row_tenant_id
-            customer_ids.append(customer_id)
-        if tenant_id is not None:
-            yield tenant_id, customer_ids
+    with SpooledTemporaryFile(max_size=2**20) as waiting:
+        counts: Counter[UUID] = Counter()
+        with transaction(engine) as connection:
+            as_of = run.as_of or now(connection)
+            connection.execute(statement(SQL, "refresh.sql", "plan_for_whole_tables"))
+            for tenant_id, customer_id in stream_rows(
+                connection,
+                raw_statement(SQL, "refresh.sql", "stale_customers"),
+                {"tenant_ids": run.tenant_ids, "as_of": as_of, "write_dates": run.write_dates},
+                size=BATCH,
+            ):
+                assert isinstance(tenant_id, UUID)
+                assert isinstance(customer_id, UUID)
+                waiting.write(customer_id.bytes)
+                counts[tenant_id] += 1
+        waiting.seek(0)
+        for tenant_id, count in counts.items():
+            for start in range(0, count, BATCH):
+                size = min(BATCH, count - start)
+                yield tenant_id, [UUID(bytes=waiting.read(16)) for _ in range(size)]
 
 
 def refresh_customers(
@@ -112,10 +117,16 @@ def refresh_customers(
         statement(SQL, "refresh.sql", "meet_customers"),
         {**scope, "as_of": as_of or now(connection)},
     )
-    connection.execute(statement(SQL, "refresh.sql", "lock_states"), scope)
+    locked = connection.execute(statement(SQL, "refresh.sql", "lock_states"), scope).scalars().all()
     connection.execute(
         statement(SQL, "refresh.sql", "derive_states"),
-        {**scope, "as_of": as_of or now(connection), "write_dates": write_dates},
+        {
+            "tenant_id": tenant_id,
+            # No others: a customer who has come to the tenant since may be somebody else's by now.
+            "customer_ids": locked,
+            "as_of": as_of or now(connection),
+            "write_dates": write_dates,
+        },
     )
 
 

@@ -18,6 +18,8 @@ from leora_pipeline.core.errors import WrongUsageError
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds ``dagster.yaml`` and ``workspace.yaml``: Dagster's home."""
 
+ENV_FILE = PROJECT_ROOT / ".env"
+
 DEFAULT_SCHEDULE_TIMEZONE = "America/New_York"
 
 _TRUE = {"1", "true", "yes", "on"}
@@ -48,7 +50,7 @@ class Settings:
         Raises:
             WrongUsageError: A variable has a value that means nothing.
         """
-        values = {**dotenv_values(PROJECT_ROOT / ".env"), **os.environ}
+        values = {**dotenv_values(ENV_FILE), **os.environ}
 
         def value(name: str) -> str | None:
             return (values.get(name) or "").strip() or None

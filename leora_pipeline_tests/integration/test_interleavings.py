@@ -12,20 +12,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from threading import Barrier, Event
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 
-from leora_pipeline import TenantsFailedError, update_account_types, update_customer_account_type
+from leora_pipeline import (
+    LeoraError,
+    TenantsFailedError,
+    update_account_types,
+    update_customer_account_type,
+)
 from leora_pipeline.core import apply as apply_step
 from leora_pipeline.core import refresh as refresh_step
 from leora_pipeline.core.apply import apply, apply_customers, lock_customers
-from leora_pipeline.core.database import create_engine, transaction
+from leora_pipeline.core.database import create_engine, now, stream_rows, transaction
 from leora_pipeline.core.plan import plan
 from leora_pipeline.core.publish import publish
 from leora_pipeline.core.refresh import refresh, refresh_customers, stale_customers
@@ -49,6 +54,23 @@ def background() -> Iterator[ThreadPoolExecutor]:
     """Runs what has to happen at the same time."""
     with ThreadPoolExecutor(4) as executor:
         yield executor
+
+
+@pytest.fixture
+def once_locked(monkeypatch: pytest.MonkeyPatch) -> dict[sa.Connection, Callable[[], None]]:
+    """What is to happen on a connection when its refresh holds the locks and has not yet read."""
+    happenings: dict[sa.Connection, Callable[[], None]] = {}
+    asked: list[sa.Connection] = []
+
+    def clock(connection: sa.Connection) -> datetime:
+        asked.append(connection)
+        # The clock is asked once before the locks, where a customer is met, and once after them.
+        if connection in happenings and asked.count(connection) == 2:
+            happenings[connection]()
+        return now(connection)
+
+    monkeypatch.setattr(refresh_step, "now", clock)
+    return happenings
 
 
 def nothing() -> None:
@@ -237,12 +259,17 @@ def test_a_type_set_right_by_hand_meanwhile_is_not_logged_as_the_pipelines(
     ordered = ago(days=1)
     customer = build.customer(tenant, "TARGET", last_order=ordered, orders=(ordered,))
 
-    drive(engine, **{place: lambda: build.set_type(customer, "ACTIVE")})
-    by_hand = build.read(customer).updated
+    by_hand = []
+
+    def set_right() -> None:
+        build.set_type(customer, "ACTIVE")
+        by_hand.append(build.read(customer))
+
+    drive(engine, **{place: set_right})
     settle(engine, build)
 
     assert build.log(customer) == []
-    assert build.read(customer) == ("ACTIVE", ordered, by_hand)
+    assert [build.read(customer)] == by_hand, "nor is the row touched"
 
 
 @pytest.mark.parametrize("place", ["before_refresh", "before_apply"])
@@ -437,27 +464,31 @@ def test_a_migration_of_the_crm_in_the_middle_of_a_run_does_not_hang_both(
 
 
 def test_a_refresh_waits_for_another_and_sees_its_truth(
-    engine: sa.Engine, build: CrmBuilder, background: ThreadPoolExecutor
+    engine: sa.Engine,
+    build: CrmBuilder,
+    background: ThreadPoolExecutor,
+    once_locked: dict[sa.Connection, Callable[[], None]],
 ) -> None:
     tenant = build.tenant()
     imported = ago(days=300)
     customer = build.customer(tenant, "TARGET", last_order=imported)
     update_account_types(engine=engine)
     order = build.order(tenant, customer, ago(days=1))
-
-    def refresh_now(connection: sa.Connection) -> None:
-        refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
+    waiting: list[Future[None]] = []
 
     def refresh_second() -> None:
         with transaction(engine) as connection:
-            refresh_now(connection)
+            refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
+
+    def let_it_wait() -> None:
+        waiting.append(background.submit(refresh_second))
+        wait_until(build, WAITS_FOR_LOCK, waiting[0])
 
     with transaction(engine) as first:
-        refresh_now(first)
-        second = background.submit(refresh_second)
-        wait_until(build, WAITS_FOR_LOCK, second)
+        once_locked[first] = let_it_wait
+        refresh_customers(first, tenant, [customer], as_of=None, write_dates=True)
         build.cancel(order)
-    second.result(DEADLINE)
+    waiting[0].result(DEADLINE)
 
     found = state(build, customer)
     assert (found.account_type, found.last_order_at) == ("TARGET", imported), "sees the cancelling"
@@ -487,6 +518,46 @@ def test_two_refreshes_that_meet_a_customer_at_once_make_one_state(
     assert (state(build, customer).account_type, state(build, customer).to_tell) == ("ACTIVE", True)
     settle(engine, build)
     assert build.type_of(customer) == "ACTIVE"
+
+
+def test_a_refresh_never_overwrites_a_state_that_it_could_not_lock(
+    engine: sa.Engine,
+    build: CrmBuilder,
+    background: ThreadPoolExecutor,
+    once_locked: dict[sa.Connection, Callable[[], None]],
+) -> None:
+    # A customer comes to a tenant right after a first refresh there looked for states to lock, and
+    # a second refresh, which sees an order that the first does not, is the one that meets it.
+    here, there = build.tenant("cellar"), build.tenant("dry-goods")
+    customer = build.customer(there)
+    moved, met = Event(), Event()
+
+    def let_it_come() -> None:
+        build.run('UPDATE "Customer" SET "tenantId" = :here', here=here)
+        moved.set()
+        assert met.wait(DEADLINE)
+
+    def refresh_first() -> None:
+        with transaction(engine) as connection:
+            once_locked[connection] = let_it_come
+            refresh_customers(connection, here, [customer], as_of=None, write_dates=True)
+
+    first = background.submit(refresh_first)
+    assert moved.wait(DEADLINE)
+
+    def let_it_order() -> None:
+        met.set()
+        give_up = monotonic() + DEADLINE
+        while not first.done() and not build.run(WAITS_FOR_LOCK):
+            assert monotonic() < give_up
+        build.order(here, customer, ago(days=1))
+
+    with transaction(engine) as second:
+        once_locked[second] = let_it_order
+        refresh_customers(second, here, [customer], as_of=None, write_dates=True)
+    first.result(DEADLINE)
+
+    assert state(build, customer).account_type == "ACTIVE"
 
 
 def test_a_refresh_that_waits_for_an_apply_leaves_its_own_news_to_be_told(
@@ -762,18 +833,23 @@ def test_a_read_that_breaks_off_fails_all_tenants_and_demotes_nobody(
     monkeypatch.setattr(refresh_step, "BATCH", 500)
     tenants = [build.tenant(slug) for slug in ("cellar", "dry-goods")]
     for tenant in tenants:
-        add_customers(build, tenant, 20_000)  # More than sockets buffer.
+        add_customers(build, tenant, 8_000)  # More than sockets buffer.
 
-    def kill_the_read(step: str, customers: int) -> None:
-        build.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid() "
-            "AND query LIKE '%derive_customers%' AND state = 'active'"
-        )
+    def cut_off(
+        connection: sa.Connection, query: str, parameters: dict[str, object], *, size: int
+    ) -> Iterator[tuple[object, ...]]:
+        rows = stream_rows(connection, query, parameters, size=size)
+        yield from islice(rows, 1_200)
+        session = connection.connection.driver_connection
+        assert session is not None
+        build.run("SELECT pg_terminate_backend(:pid)", pid=session.info.backend_pid)
+        yield from rows
 
-    run = replace(plan_run(engine), on_progress=kill_the_read)
-    with pytest.raises((psycopg.Error, sa.exc.SQLAlchemyError)):
-        run_all_steps(engine, run)
+    run = plan_run(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(refresh_step, "stream_rows", cut_off)
+        with pytest.raises((LeoraError, sa.exc.SQLAlchemyError)):
+            run_all_steps(engine, run)
 
     assert build.run('SELECT count("accountType") FROM "Customer"') == [(0,)]
     assert build.log() == []
@@ -783,7 +859,7 @@ def test_a_read_that_breaks_off_fails_all_tenants_and_demotes_nobody(
     assert distribution(build) == []
 
     settle(engine, build)
-    assert build.run('SELECT count("accountType") FROM "Customer"') == [(40_000,)]
+    assert build.run('SELECT count("accountType") FROM "Customer"') == [(16_000,)]
 
 
 @pytest.fixture
@@ -823,7 +899,7 @@ def test_row_level_security_switched_on_before_the_read_fails_the_run(
     run = plan_run(filtered)
     switch_on_row_level_security(build, "Order")
 
-    with pytest.raises((psycopg.Error, sa.exc.SQLAlchemyError), match="row-level security"):
+    with pytest.raises((LeoraError, sa.exc.SQLAlchemyError), match="row-level security"):
         run_all_steps(filtered, run)
 
     assert everything(build) == before

@@ -1,4 +1,4 @@
-"""The role that `docs/install.md` describes: its grants are enough for all that the pipeline does."""
+"""The role that `docs/install.md` describes: its grants are enough for all the pipeline does."""
 
 from __future__ import annotations
 

@@ -372,7 +372,8 @@ STATEMENTS = (
     ("plan.sql", "plan_from_orders"),
     ("apply.sql", "count_lost"),
     ("apply.sql", "write_customers"),
-    ("gate.sql", "read_gate"),
+    ("gate.sql", "count_waiting"),
+    ("gate.sql", "weigh"),
 )
 PARAMETERS = {
     "tenant_id": UUID(int=1),
@@ -384,6 +385,7 @@ PARAMETERS = {
     "path": "nightly",
     "write_dates": True,
     "held": False,
+    "waiting": 1,
 }
 
 

@@ -6,15 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from leora_pipeline.core import settings as settings_module
 from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.instants import parse_instant
 from leora_pipeline.core.settings import Settings
-
-
-@pytest.fixture(autouse=True)
-def _own_root(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    monkeypatch.setattr(settings_module, "PROJECT_ROOT", tmp_path)
 
 
 def test_without_configuration_everything_is_embedded_and_new_york() -> None:

@@ -27,55 +27,60 @@ WHERE s.tenant_id = :tenant_id AND s.customer_id = ANY (CAST(:customer_ids AS uu
 
 -- name: write_customers
 -- Writes the locked customers where they differ from their state, logs each change of type, and
--- notes that the CRM is told. A held tenant's downward moves are left: a lower type, or a date that
--- goes back. The enum is computed before the UPDATE, which a distributed table asks for.
-WITH moves AS MATERIALIZED (
+-- notes what the CRM is told. A held tenant's downward moves are left, to be told another time: a
+-- lower type, and a date that goes back. The enum is computed before the UPDATE, as distributed
+-- tables ask for.
+WITH differing AS (
   SELECT
     c.id,
+    c."accountType" AS crm_type,
     c."accountType"::text AS from_type,
+    c."lastOrderDate" AS crm_date,
     s.account_type,
     s.last_order_at,
     s.told_type,
     s.told_order_at,
     s.as_of,
-    d.type_differs,
-    d.date_differs,
-    CASE WHEN d.type_differs THEN s.account_type::"AccountType"
-         ELSE c."accountType" END AS new_type,
-    CASE WHEN d.date_differs THEN s.last_order_at AT TIME ZONE 'UTC'
-         ELSE c."lastOrderDate" END AS new_date,
+    leora_pipeline.type_differs(c."accountType"::text, s.account_type) AS type_differs,
+    leora_pipeline.date_differs(
+      c."lastOrderDate" AT TIME ZONE 'UTC', s.last_order_at, s.ever_ordered,
+      CAST(:write_dates AS boolean)
+    ) AS date_differs,
+    CAST(:held AS boolean) AND COALESCE(
+      leora_pipeline.type_rank(s.account_type) < leora_pipeline.type_rank(c."accountType"::text),
+      false
+    ) AS is_held_type,
+    CAST(:held AS boolean) AND c."lastOrderDate" IS NOT NULL AND COALESCE(
+      s.last_order_at AT TIME ZONE 'UTC' < c."lastOrderDate", true
+    ) AS is_held_date,
     leora_pipeline.is_lost(
       c."accountType"::text, s.account_type, s.told_order_at, CAST(:as_of AS timestamptz),
       leora_pipeline.threshold(:as_of, q.threshold_unit, q.active_within),
       leora_pipeline.threshold(:as_of, q.threshold_unit, q.target_within)
-    ) AS is_lost,
-    CAST(:held AS boolean) AND (
-      d.type_differs AND COALESCE(
-        leora_pipeline.type_rank(s.account_type)
-          < leora_pipeline.type_rank(c."accountType"::text), false)
-      OR d.date_differs AND c."lastOrderDate" IS NOT NULL AND COALESCE(
-        s.last_order_at AT TIME ZONE 'UTC' < c."lastOrderDate", true)
-    ) AS is_withheld
+    ) AS is_lost
   FROM leora_pipeline.effective_policy(:tenant_id) AS q
   CROSS JOIN leora_pipeline.customer_state AS s
   JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
-  CROSS JOIN LATERAL (
-    SELECT
-      leora_pipeline.type_differs(c."accountType"::text, s.account_type) AS type_differs,
-      leora_pipeline.date_differs(
-        c."lastOrderDate" AT TIME ZONE 'UTC', s.last_order_at, s.ever_ordered,
-        CAST(:write_dates AS boolean)
-      ) AS date_differs
-  ) AS d
   WHERE s.tenant_id = :tenant_id AND s.customer_id = ANY (CAST(:customer_ids AS uuid[]))
+),
+moves AS MATERIALIZED (
+  SELECT
+    d.*,
+    d.type_differs AND NOT d.is_held_type AS writes_type,
+    d.date_differs AND NOT d.is_held_date AS writes_date,
+    d.type_differs AND d.is_held_type OR d.date_differs AND d.is_held_date AS is_withheld,
+    CASE WHEN d.type_differs AND NOT d.is_held_type THEN d.account_type::"AccountType"
+         ELSE d.crm_type END AS new_type,
+    CASE WHEN d.date_differs AND NOT d.is_held_date THEN d.last_order_at AT TIME ZONE 'UTC'
+         ELSE d.crm_date END AS new_date
+  FROM differing AS d
 ),
 written AS (
   UPDATE "Customer" AS c
   SET "accountType" = m.new_type, "lastOrderDate" = m.new_date,
       "updatedAt" = CAST(:now AS timestamptz) AT TIME ZONE 'UTC'
   FROM moves AS m
-  WHERE c."tenantId" = :tenant_id AND c.id = m.id
-    AND NOT m.is_withheld AND (m.type_differs OR m.date_differs)
+  WHERE c."tenantId" = :tenant_id AND c.id = m.id AND (m.writes_type OR m.writes_date)
   RETURNING c.id
 ),
 logged AS (
@@ -89,15 +94,17 @@ logged AS (
     ),
     :run_id, CAST(:now AS timestamptz)
   FROM moves AS m
-  WHERE m.type_differs AND NOT m.is_withheld
+  WHERE m.writes_type
   ORDER BY m.id
   RETURNING customer_id
 ),
 told AS (
   UPDATE leora_pipeline.customer_state AS s
-  SET to_tell = false, told_type = m.new_type::text, told_order_at = m.last_order_at
+  SET to_tell = m.is_withheld,
+      told_type = m.new_type::text,
+      told_order_at = CASE WHEN m.is_withheld THEN s.told_order_at ELSE m.last_order_at END
   FROM moves AS m
-  WHERE s.tenant_id = :tenant_id AND s.customer_id = m.id AND NOT m.is_withheld
+  WHERE s.tenant_id = :tenant_id AND s.customer_id = m.id AND (m.writes_type OR NOT m.is_withheld)
 )
 SELECT
   (SELECT count(*) FROM written) AS written,

@@ -30,6 +30,12 @@ WHERE c.relname = ANY (CAST(:tables AS text[])) AND c.relkind IN ('r', 'p')
   AND pg_table_is_visible(c.oid)
 ORDER BY c.relname
 
+-- name: shut_out
+-- The role, where the pipeline's schema is there but not for it; no row otherwise.
+SELECT current_user::text
+FROM pg_namespace
+WHERE nspname = 'leora_pipeline' AND NOT has_schema_privilege(oid, 'USAGE')
+
 -- name: is_migrated
 -- Whether the pipeline's schema is installed.
 SELECT to_regclass('leora_pipeline.alembic_version') IS NOT NULL

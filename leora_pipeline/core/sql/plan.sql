@@ -1,3 +1,9 @@
+-- name: lock_plan
+-- Lets one transaction at a time replace a tenant's plan, until it ends.
+SELECT pg_advisory_xact_lock(
+  hashtextextended('leora_pipeline.plan.' || CAST(:tenant_id AS uuid)::text, 0)
+)
+
 -- name: forget_plan
 -- Deletes a tenant's latest plan.
 DELETE FROM leora_pipeline.account_type_change WHERE tenant_id = :tenant_id

@@ -34,12 +34,11 @@ ON CONFLICT (tenant_id, customer_id) DO NOTHING
 
 -- name: lock_states
 -- Locks the customers' states, waiting for whoever refreshes or applies them now.
-SELECT count(*) FROM (
-  SELECT FROM leora_pipeline.customer_state
-  WHERE tenant_id = :tenant_id AND customer_id = ANY (CAST(:customer_ids AS uuid[]))
-  ORDER BY customer_id
-  FOR NO KEY UPDATE
-) AS locked
+SELECT customer_id
+FROM leora_pipeline.customer_state
+WHERE tenant_id = :tenant_id AND customer_id = ANY (CAST(:customer_ids AS uuid[]))
+ORDER BY customer_id
+FOR NO KEY UPDATE
 
 -- name: derive_states
 -- Derives the locked states anew and notes whether the CRM has to be told. Where it does not, the
@@ -84,11 +83,18 @@ ON CONFLICT (tenant_id, customer_id) DO UPDATE SET
 ANALYZE (SKIP_LOCKED) leora_pipeline.customer_state
 
 -- name: forget_deleted_customers
--- Deletes the states of customers that are gone, those of tenants that are gone among them.
-DELETE FROM leora_pipeline.customer_state AS s
-WHERE NOT EXISTS (
-  SELECT FROM "Customer" AS c WHERE c."tenantId" = s.tenant_id AND c.id = s.customer_id
-) AND (
-  s.tenant_id = ANY (CAST(:tenant_ids AS uuid[]))
-  OR NOT EXISTS (SELECT FROM "Tenant" AS t WHERE t.id = s.tenant_id)
-)
+-- Deletes the states of customers that are gone, those of tenants that are gone among them. States
+-- that somebody holds are left to the next run: two runs could wait for each other here.
+DELETE FROM leora_pipeline.customer_state AS d
+USING (
+  SELECT s.tenant_id, s.customer_id
+  FROM leora_pipeline.customer_state AS s
+  WHERE NOT EXISTS (
+    SELECT FROM "Customer" AS c WHERE c."tenantId" = s.tenant_id AND c.id = s.customer_id
+  ) AND (
+    s.tenant_id = ANY (CAST(:tenant_ids AS uuid[]))
+    OR NOT EXISTS (SELECT FROM "Tenant" AS t WHERE t.id = s.tenant_id)
+  )
+  FOR UPDATE OF s SKIP LOCKED
+) AS gone
+WHERE d.tenant_id = gone.tenant_id AND d.customer_id = gone.customer_id
