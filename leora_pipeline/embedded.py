@@ -10,9 +10,10 @@ import fcntl
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -52,6 +53,7 @@ class EmbeddedPostgres:
             if is_new and options:
                 with (data / "postgresql.conf").open("a", encoding="utf-8") as configuration:
                     configuration.writelines(f"{k} = {v}\n" for k, v in options.items())
+            _forget_killed_server(data)
             self._server.start()
             fcntl.flock(self._users, fcntl.LOCK_SH)
 
@@ -84,7 +86,8 @@ class EmbeddedPostgres:
             except BlockingIOError:
                 pass
             else:
-                self._server.stop()
+                with suppress(psutil.NoSuchProcess):  # Somebody killed it.
+                    self._server.stop()
             os.close(self._users)
 
 
@@ -98,6 +101,19 @@ def embedded_postgres(
         yield server
     finally:
         server.close()
+
+
+def _forget_killed_server(data: Path) -> None:
+    """Removes the mark of a server that was killed and that nobody has reaped.
+
+    Where there is no init process, a container say, it stays a zombie, which the wheel takes for a
+    running server.
+    """
+    mark = data / "postmaster.pid"
+    with suppress(FileNotFoundError, psutil.NoSuchProcess):
+        pid = int(mark.read_text().splitlines()[0])
+        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            mark.unlink()
 
 
 @contextmanager

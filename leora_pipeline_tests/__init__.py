@@ -1,1 +1,1 @@
-"""The tests: unit (no database), integration (a real PostgreSQL), acceptance (the command, Dagster)."""
+"""The tests: unit (no database), integration (a PostgreSQL), acceptance (the command, Dagster)."""

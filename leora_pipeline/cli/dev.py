@@ -23,11 +23,18 @@ def command(port: int) -> None:
     with dagster_environment(demo=False):
         click.echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
         arguments = ["dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
-        child = subprocess.Popen([sys.executable, "-m", "dagster", *arguments], cwd=PROJECT_ROOT)
-        # Ctrl-C reaches the child by itself; this process only waits, and stops the server last.
-        # A SIGTERM reaches only this process, which passes it on as a Ctrl-C.
-        signal.signal(signal.SIGINT, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
+        # A script's background job ignores SIGINT, and so would the child: a handler is not
+        # inherited. In a session of its own the child hears nothing but what is passed on, once,
+        # whether a terminal's Ctrl-C or its end, or a supervisor's signal; the servers stop last.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        child = subprocess.Popen(
+            # Libraries' own deprecations are no news to a user.
+            [sys.executable, "-W", "ignore", "-m", "dagster", *arguments],
+            cwd=PROJECT_ROOT,
+            start_new_session=True,
+        )
+        for received in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(received, lambda *_: child.send_signal(signal.SIGINT))
         code = child.wait()
     if code not in (0, -signal.SIGINT, 128 + signal.SIGINT):
         raise LeoraError(f"Dagster ended with code {code}; its last lines above say why")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime
+from datetime import UTC, datetime
 
 import click
 
@@ -46,7 +46,7 @@ def command(
     if as_json:
         print_json({"as_of": seen.as_of, "results": [_as_json(t) for t in seen.tenants]})
     else:
-        _print(seen)
+        _print(seen, as_of)
 
 
 def _as_json(tenant: TenantPreview) -> dict[str, object]:
@@ -67,7 +67,7 @@ def _as_json(tenant: TenantPreview) -> dict[str, object]:
     }
 
 
-def _print(seen: Preview) -> None:
+def _print(seen: Preview, as_of: datetime | None) -> None:
     for tenant in seen.tenants:
         click.echo(f"\n{tenant.tenant_slug} as of {seen.as_of:%Y-%m-%d %H:%M:%S} UTC")
         click.echo(f"  Customers: {tenant.total} (and {tenant.pinned} pinned)")
@@ -105,17 +105,21 @@ def _print(seen: Preview) -> None:
                     for c in tenant.misclassified
                 ],
             )
-        for line in _advice(tenant):
+        for line in _advice(tenant, as_of):
             click.echo(f"  → {line}")
 
 
-def _advice(tenant: TenantPreview) -> list[str]:
-    """Says what to do next."""
+def _advice(tenant: TenantPreview, as_of: datetime | None) -> list[str]:
+    """Says what to do next, in commands that do just that when they are typed as they stand."""
     scope = f"--tenant-slug {tenant.tenant_slug}"
+    if as_of is not None:
+        scope += f" --as-of {as_of:%Y-%m-%dT%H:%M:%S.%fZ}"
     if not tenant.total:
         return ["No customers to classify."]
     if not tenant.incorrect:
         return ["All account types are right; nothing to do."]
+    if as_of is not None and as_of > datetime.now(UTC):
+        return ["Nothing to do now: the nightly runs make these changes as their time comes."]
     lines = [f"Run `leora update {scope}` to correct {tenant.incorrect} customers."]
     if tenant.would_be_held:
         lines = [

@@ -58,10 +58,16 @@ def create_engine(url: str) -> sa.Engine:
         given = sa.make_url(url)
     except (ValueError, sa.exc.ArgumentError):
         given = None
-    if given is None or given.drivername.split("+")[0] not in ("postgres", "postgresql"):
+    if (
+        given is None
+        or given.drivername.split("+")[0] not in ("postgres", "postgresql")
+        # The rest of a password that holds one as it is; it must not be shown as a host.
+        or "@" in (given.host or "")
+    ):
         raise WrongUsageError(
-            "LEORA_DATABASE_URL cannot be read; "
-            "it looks like postgresql://user:password@host:5432/database"
+            "LEORA_DATABASE_URL cannot be read; it looks like "
+            "postgresql://user:password@host:5432/database, special characters of the password "
+            "percent-encoded (@ as %40)"
         )
     schema = given.query.get("schema")
     settings = "SET LOCAL row_security = off; SET LOCAL timezone = 'UTC'"

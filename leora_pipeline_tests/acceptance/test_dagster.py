@@ -1,0 +1,648 @@
+"""The pipeline as Dagster runs it: definitions, jobs, checks and schedules, on real storage.
+
+The instance is the project's own ``dagster.yaml``, unchanged, in a home of the tests' own. What
+needs a running server and daemon is in `test_dagster_server`.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from leora_pipeline.core.settings import PROJECT_ROOT
+from leora_pipeline.definitions import build_defs, defs
+from leora_pipeline.sample import SampleTenant
+from leora_pipeline_tests.acceptance.conftest import Crm, Leora
+from leora_pipeline_tests.acceptance.processes import BIN, environment, run
+from leora_pipeline_tests.crm_builder import ago
+
+pytestmark = [
+    # Great Expectations 1.24 uses what pandas and marshmallow have deprecated.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:great_expectations"),
+]
+
+HEALTHY = SampleTenant("hillside", "Hillside", "UTC", 68, 8, 24, 2)
+DYING = SampleTenant("old-river", "Old River", "UTC", 30, 10, 60, 0)
+
+STEPS = (
+    "last_order_dates",
+    "account_type_changes",
+    "crm_account_types",
+    "account_type_distribution",
+)
+CHECKS = {
+    "last_order_dates": {
+        "orders_of_own_tenant": "ERROR",
+        "few_future_orders": "WARN",
+        "state_matches_orders": "ERROR",
+    },
+    "account_type_changes": {"no_tenant_held": "ERROR"},
+    "crm_account_types": {"crm_agrees_with_rule": "ERROR"},
+    "account_type_distribution": {
+        "high_churn": "ERROR",
+        "poor_retention": "ERROR",
+        "outside_healthy": "WARN",
+        "fresh": "ERROR",
+    },
+}
+"""design.md's table of checks: on which asset, of which severity."""
+
+Launch = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture(scope="module")
+def instance(
+    dagster_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dg.DagsterInstance]:
+    """A real instance: the project's dagster.yaml as it is, with storage in PostgreSQL."""
+    home = tmp_path_factory.mktemp("dagster_home")
+    shutil.copy(PROJECT_ROOT / "dagster.yaml", home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEORA_DAGSTER_DATABASE_URL", dagster_url)
+        with dg.DagsterInstance.from_config(str(home)) as opened:
+            yield opened
+
+
+@pytest.fixture
+def launch(
+    instance: dg.DagsterInstance, pipeline_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Launch:
+    """Runs a job of the definitions that production loads, on the test's database."""
+    monkeypatch.setenv("LEORA_DATABASE_URL", pipeline_url)
+
+    def launched(
+        job: str = "refresh_account_types",
+        *,
+        assets: tuple[str, ...] = (),
+        **scope: object,
+    ) -> dg.ExecuteInProcessResult:
+        config: dict[str, Any] = {
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        }
+        if scope:
+            config["resources"] = {"scope": {"config": scope}}
+        selected: dict[str, Any] = {}
+        if assets:
+            selected["asset_selection"] = [dg.AssetKey(asset) for asset in assets]
+        return defs.resolve_job_def(job).execute_in_process(
+            instance=instance, run_config=config, raise_on_error=False, **selected
+        )
+
+    return launched
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> set[str]:
+    """Returns the keys of the assets that a run materialized."""
+    return {
+        event.asset_key.to_user_string()
+        for event in result.get_asset_materialization_events()
+        if event.asset_key
+    }
+
+
+def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    """Returns the metadata of an asset's materialization, as plain values."""
+    (event,) = (
+        event
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == dg.AssetKey(asset)
+    )
+    return {
+        key: shown.records if isinstance(shown, dg.TableMetadataValue) else shown.value
+        for key, shown in event.materialization.metadata.items()
+    }
+
+
+def tenants_shown(result: dg.ExecuteInProcessResult, asset: str) -> list[Any]:
+    """Returns the tenants in the table that a materialization shows."""
+    return [record.data["tenant"] for record in metadata(result, asset)["leora/tenants"]]
+
+
+def errors(result: dg.ExecuteInProcessResult) -> list[str]:
+    """Returns the descriptions of a run's step failures, as the UI puts them first."""
+    told = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            described = data.user_failure_data.description if data.user_failure_data else None
+            told.append(described or (data.error.message if data.error else ""))
+    return told
+
+
+def runs_of(crm: Crm, run_id: str) -> dict[str, tuple[str, str]]:
+    """Returns mode and status of a run for each tenant, as the pipeline's own table has them."""
+    rows = crm.run(
+        "SELECT t.slug, r.mode, r.status FROM leora_pipeline.tenant_run AS r "
+        'JOIN "Tenant" AS t ON t.id = r.tenant_id WHERE r.run_id = :run_id',
+        run_id=run_id,
+    )
+    return {row.slug: (row.mode, row.status) for row in rows}
+
+
+# The definitions.
+
+
+def test_definitions_load_quickly_connect_to_nothing_and_leave_out_what_is_heavy() -> None:
+    program = """
+import socket, sys, time
+def refuse(*arguments, **named):
+    raise AssertionError("the definitions connect")
+socket.socket.connect = socket.create_connection = refuse
+import psycopg
+psycopg.connect = psycopg.Connection.connect = refuse
+begun = time.process_time()
+import leora_pipeline.definitions
+print(time.process_time() - begun)
+print([name for name in ("great_expectations", "matplotlib", "scipy") if name in sys.modules])
+"""
+    told = run(
+        sys.executable,
+        "-c",
+        program,
+        env=environment(LEORA_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nowhere"),
+    )
+
+    assert (told.code, told.err) == (0, "")
+    seconds, heavy = told.lines
+    assert heavy == "[]"
+    assert float(seconds) < 5
+
+
+def test_the_asset_graph_is_the_designs() -> None:
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+
+    seen = {
+        key: (
+            {dep.asset_key.to_user_string() for dep in spec.deps},
+            spec.group_name,
+            list(spec.owners),
+            spec.metadata["dagster/table_name"],
+        )
+        for key, spec in specs.items()
+    }
+
+    crm = {"crm/tenants", "crm/customers", "crm/orders"}
+    ours = ("account_types", ["team:data"])
+    assert seen == {
+        "crm/tenants": (set(), "crm", ["team:crm"], 'public."Tenant"'),
+        "crm/customers": (set(), "crm", ["team:crm"], 'public."Customer"'),
+        "crm/orders": (set(), "crm", ["team:crm"], 'public."Order"'),
+        "last_order_dates": (crm, *ours, "leora_pipeline.customer_state"),
+        "account_type_changes": (
+            {"last_order_dates"},
+            *ours,
+            "leora_pipeline.account_type_change",
+        ),
+        "crm_account_types": ({"account_type_changes"}, *ours, 'public."Customer"'),
+        "account_type_distribution": (
+            {"crm_account_types", "crm/tenants"},
+            *ours,
+            "leora_pipeline.account_type_distribution",
+        ),
+    }
+    for key, spec in specs.items():
+        assert "postgres" in spec.kinds, key
+        assert len(spec.description or "") > 20, key
+
+
+def test_the_crms_tables_are_external_and_no_asset_is_partitioned() -> None:
+    graph = defs.resolve_asset_graph()
+
+    assert {key.to_user_string() for key in graph.external_asset_keys} == {
+        "crm/tenants",
+        "crm/customers",
+        "crm/orders",
+    }
+    assert {key.to_user_string() for key in graph.materializable_asset_keys} == set(STEPS)
+    for key in graph.materializable_asset_keys:
+        assert graph.get(key).partitions_def is None
+
+
+def test_every_column_is_described_names_its_source_and_exists(crm_of_user: Crm) -> None:
+    existing: dict[str, set[str]] = {}
+    for schema, table, column in crm_of_user.run(
+        "SELECT table_schema, table_name, column_name FROM information_schema.columns "
+        "WHERE table_schema IN ('public', 'leora_pipeline')"
+    ):
+        name = f'{schema}."{table}"' if schema == "public" else f"{schema}.{table}"
+        existing.setdefault(name, set()).add(column)
+    specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
+    schemas = {key: spec.metadata["dagster/column_schema"].columns for key, spec in specs.items()}
+
+    for key, spec in specs.items():
+        columns = {column.name: column for column in schemas[key]}
+        assert columns, key
+        assert set(columns) <= existing[spec.metadata["dagster/table_name"]], key
+        assert all(column.description for column in columns.values()), key
+        lineage = spec.metadata.get("dagster/column_lineage")
+        assert bool(lineage) == (key.to_user_string() in STEPS)
+        for name, sources in (lineage.deps_by_column if lineage else {}).items():
+            for source in sources:
+                known = {column.name for column in schemas[source.asset_key]}
+                assert source.column_name in known, f"{key}.{name}"
+                origin = f"{'/'.join(source.asset_key.path)}.{source.column_name}"
+                assert origin in columns[name].description
+
+
+def test_the_tables_that_others_may_read_are_described_whole(crm_of_user: Crm) -> None:
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    for key in ("account_type_changes", "account_type_distribution"):
+        schema, table = specs[key].metadata["dagster/table_name"].split(".")
+        rows = crm_of_user.run(
+            "SELECT column_name FROM information_schema.columns "
+            "WHERE table_schema = :schema AND table_name = :table",
+            schema=schema,
+            table=table,
+        )
+        described = {c.name for c in specs[key].metadata["dagster/column_schema"].columns}
+        assert described == {row.column_name for row in rows}
+
+
+def test_the_checks_stand_where_the_design_puts_them_and_none_blocks() -> None:
+    graph = defs.resolve_asset_graph()
+
+    assert {(k.asset_key.to_user_string(), k.name) for k in graph.asset_check_keys} == {
+        (asset, name) for asset, checks in CHECKS.items() for name in checks
+    }
+    for key in graph.asset_check_keys:
+        node = graph.get(key)
+        assert not node.blocking, f"{key.name} blocks; the gate is what blocks"
+        assert len(node.description or "") > 20, key.name
+
+
+def test_the_jobs_cover_what_their_names_say() -> None:
+    selected = {
+        job.name: {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
+        for job in (
+            defs.resolve_job_def(name)
+            for name in (
+                "refresh_account_types",
+                "preview_account_types",
+                "check_account_types",
+            )
+        )
+    }
+
+    assert selected == {
+        "refresh_account_types": set(STEPS),
+        "preview_account_types": {"account_type_changes"},
+        "check_account_types": set(),
+    }
+    checks = {
+        name: len(defs.resolve_job_def(name).asset_layer.asset_graph.asset_check_keys)
+        for name in selected
+    }
+    assert checks["preview_account_types"] == 0
+    assert checks["check_account_types"] == sum(len(of_asset) for of_asset in CHECKS.values())
+    assert defs.resolve_job_def("refresh_account_types").tags["leora/mode"] == "full"
+
+
+@pytest.mark.parametrize(
+    ("configured", "expected"),
+    [(None, "America/New_York"), ("Europe/Berlin", "Europe/Berlin"), ("", "America/New_York")],
+)
+def test_the_schedules_run_by_themselves_in_the_configured_time_zone(
+    monkeypatch: pytest.MonkeyPatch, configured: str | None, expected: str
+) -> None:
+    if configured is not None:
+        monkeypatch.setenv("LEORA_SCHEDULE_TIMEZONE", configured)
+    repository = build_defs().get_repository_def()
+
+    seen = {
+        schedule.name: (
+            schedule.job_name,
+            schedule.cron_schedule,
+            schedule.execution_timezone,
+            schedule.default_status,
+        )
+        for schedule in repository.schedule_defs
+    }
+
+    running = dg.DefaultScheduleStatus.RUNNING
+    assert seen["nightly_account_types"] == (
+        "refresh_account_types",
+        "0 2 * * *",
+        expected,
+        running,
+    )
+    job, cron, timezone, status = seen["hourly_checks"]
+    assert (job, timezone, status) == ("check_account_types", expected, running)
+    assert cron.split()[1:] == ["*", "*", "*", "*"], "once an hour"
+
+
+# Runs.
+
+
+def test_a_full_run_makes_all_tenants_right_publishes_and_judges_them(
+    crm_of_user: Crm, launch: Launch, instance: dg.DagsterInstance
+) -> None:
+    crm_of_user.load(HEALTHY, DYING)
+
+    result = launch()
+
+    assert result.success, errors(result)
+    assert materialized(result) == set(STEPS)
+    assert crm_of_user.counts("hillside") == {
+        "ACTIVE": 68,
+        "TARGET": 8,
+        "PROSPECT": 24,
+        "HOLD": 2,
+    }
+    assert crm_of_user.counts("old-river") == {"ACTIVE": 30, "TARGET": 10, "PROSPECT": 60}
+    assert runs_of(crm_of_user, result.run_id) == {
+        "hillside": ("full", "succeeded"),
+        "old-river": ("full", "succeeded"),
+    }
+    published = crm_of_user.run(
+        'SELECT t.slug, d.active, d.total FROM "Tenant" AS t '
+        "JOIN leora_pipeline.account_type_distribution AS d ON d.tenant_id = t.id ORDER BY 1"
+    )
+    assert [tuple(row) for row in published] == [("hillside", 68, 100), ("old-river", 30, 100)]
+
+    # The run is known to Dagster's storage with its materializations.
+    record = instance.get_latest_materialization_event(dg.AssetKey("crm_account_types"))
+    assert record
+    assert record.run_id == result.run_id
+    # A failing check of severity ERROR is said, and leaves the run a success.
+    judged = {
+        (e.asset_key.to_user_string(), e.check_name): (e.passed, e.severity.value)
+        for e in result.get_asset_check_evaluations()
+    }
+    failing = {"high_churn", "outside_healthy"}
+    assert judged == {
+        (asset, name): (name not in failing, severity if name in failing else judged_severity)
+        for asset, checks in CHECKS.items()
+        for name, severity in checks.items()
+        for judged_severity in [severity]
+    }
+    (churn,) = (e for e in result.get_asset_check_evaluations() if e.check_name == "high_churn")
+    assert "old-river" in (churn.description or "")
+    assert "30.0 %" in (churn.description or "")
+    # The verdicts stand in the table that alerts and status read.
+    recorded = {
+        (row.check_name, row.slug): row.status
+        for row in crm_of_user.run(
+            "SELECT v.check_name, t.slug, v.status FROM leora_pipeline.health_verdict AS v "
+            'JOIN "Tenant" AS t ON t.id = v.tenant_id WHERE v.run_id = :run_id',
+            run_id=result.run_id,
+        )
+    }
+    assert len(recorded) == 2 * sum(len(checks) for checks in CHECKS.values())
+    assert recorded["high_churn", "old-river"] == "failed"
+    assert recorded["high_churn", "hillside"] == "passed"
+
+    again = launch()
+
+    assert again.success, errors(again)
+    assert metadata(again, "crm_account_types")["leora/processed"] == 0
+    assert metadata(again, "account_type_changes")["dagster/row_count"] == 0
+
+
+def test_a_run_for_one_tenant_changes_it_alone_and_shows_all(
+    crm_of_user: Crm, launch: Launch
+) -> None:
+    tenants = {slug: crm_of_user.tenant(slug) for slug in ("north", "south")}
+    customers = {slug: crm_of_user.customer(tenants[slug], None) for slug in tenants}
+    crm_of_user.customer(tenants["north"], "TARGET", orders=(ago(days=200),))
+
+    result = launch(tenants=["south"])
+
+    assert result.success, errors(result)
+    assert crm_of_user.type_of(customers["south"]) == "PROSPECT"
+    assert crm_of_user.type_of(customers["north"]) is None
+    assert runs_of(crm_of_user, result.run_id) == {"south": ("full", "succeeded")}
+    shown = metadata(result, "crm_account_types")
+    assert (shown["leora/processed"], shown["dagster/row_count"]) == (1, 3)
+    assert (shown["leora/prospect"], shown["leora/target"]) == (1, 1)
+    assert shown["leora/unclassified"] == 1
+    for asset in ("last_order_dates", "account_type_changes", "crm_account_types"):
+        assert tenants_shown(result, asset) == ["north", "south"], asset
+
+    assert launch().success
+    everything = launch()
+    partly = launch(tenants=["north"])
+
+    # What is plotted does not jump when a run covers less.
+    for asset in STEPS:
+        all_of_it, part = metadata(everything, asset), metadata(partly, asset)
+        assert tenants_shown(partly, asset) == ["north", "south"], asset
+        assert part["dagster/row_count"] == all_of_it["dagster/row_count"], asset
+
+
+def test_an_empty_crm_is_no_error(crm_of_user: Crm, launch: Launch) -> None:
+    none_at_all = launch()
+    assert none_at_all.success, errors(none_at_all)
+
+    crm_of_user.tenant("first-press")
+    without_customers = launch()
+    assert without_customers.success, errors(without_customers)
+    assert all(e.passed for e in without_customers.get_asset_check_evaluations())
+
+
+def test_a_failing_tenant_fails_the_run_by_name_once_the_others_are_done(
+    crm_of_user: Crm, launch: Launch
+) -> None:
+    broken, sound = crm_of_user.tenant("broken"), crm_of_user.tenant("sound")
+    crm_of_user.customer(broken, None)
+    crm_of_user.customer(sound, None)
+    crm_of_user.break_tenant(broken)
+
+    result = launch()
+
+    assert not result.success
+    told = "\n".join(errors(result))
+    assert "broken" in told
+    assert "writes are refused here" in told
+    assert "sound" not in told
+    assert materialized(result) == set(STEPS), "what was done for the others is shown"
+    assert crm_of_user.counts("sound") == {"PROSPECT": 1}
+    assert crm_of_user.counts("broken") == {None: 1}
+    assert runs_of(crm_of_user, result.run_id) == {
+        "broken": ("full", "failed"),
+        "sound": ("full", "succeeded"),
+    }
+    published = crm_of_user.run(
+        'SELECT t.slug FROM "Tenant" AS t '
+        "JOIN leora_pipeline.account_type_distribution AS d ON d.tenant_id = t.id"
+    )
+    assert [row.slug for row in published] == ["sound"]
+
+
+def test_preview_changes_the_plan_and_nothing_else(crm_of_user: Crm, launch: Launch) -> None:
+    crm_of_user.load(HEALTHY)
+    before = crm_of_user.contents()
+
+    result = launch("preview_account_types")
+
+    assert result.success, errors(result)
+    assert materialized(result) == {"account_type_changes"}
+    after = crm_of_user.contents()
+    assert {table for table in after if after[table] != before[table]} == {
+        "leora_pipeline.account_type_change"
+    }
+    planned = metadata(result, "account_type_changes")
+    moves = sum(planned[f"leora/to_{name}"] for name in ("active", "target", "prospect"))
+    assert moves > 0
+    assert planned["dagster/row_count"] == moves + planned["leora/date_only"]
+
+    done = launch()
+
+    # The run then plans the same, and does it.
+    assert (
+        metadata(done, "account_type_changes")["dagster/row_count"]
+        == (planned["dagster/row_count"])
+    )
+    assert metadata(done, "crm_account_types")["leora/moved"] == moves
+
+
+def test_preview_may_look_at_one_tenant(crm_of_user: Crm, launch: Launch) -> None:
+    for slug in ("north", "south"):
+        crm_of_user.customer(crm_of_user.tenant(slug), None)
+
+    result = launch("preview_account_types", tenants=["south"])
+
+    assert result.success, errors(result)
+    rows = crm_of_user.run(
+        "SELECT t.slug FROM leora_pipeline.account_type_change AS c "
+        'JOIN "Tenant" AS t ON t.id = c.tenant_id'
+    )
+    assert [row.slug for row in rows] == ["south"]
+
+
+def test_the_check_job_makes_nothing_and_records_verdicts(
+    crm_of_user: Crm, launch: Launch, leora: Leora
+) -> None:
+    crm_of_user.load(DYING)
+    assert leora("update").code == 0
+    before = crm_of_user.contents()
+
+    result = launch("check_account_types")
+
+    assert result.success, errors(result)
+    assert materialized(result) == set()
+    severities = {
+        e.check_name: (e.passed, e.severity.value) for e in result.get_asset_check_evaluations()
+    }
+    assert len(severities) == sum(len(checks) for checks in CHECKS.values())
+    assert severities["high_churn"] == (False, "ERROR")
+    assert severities["outside_healthy"] == (False, "WARN")
+    after = crm_of_user.contents()
+    assert {table for table in after if after[table] != before[table]} == {
+        "leora_pipeline.health_verdict"
+    }
+    assert leora("status").code == 1, "status reads the verdicts that Dagster recorded"
+
+
+def test_a_run_of_some_assets_is_no_full_success(crm_of_user: Crm, launch: Launch) -> None:
+    customer = crm_of_user.customer(crm_of_user.tenant(), None)
+
+    refreshed = launch(assets=("last_order_dates",))
+    assert refreshed.success, errors(refreshed)
+    assert runs_of(crm_of_user, refreshed.run_id) == {"cellar": ("partial", "succeeded")}
+    assert crm_of_user.type_of(customer) is None
+
+    written = launch(assets=("account_type_changes", "crm_account_types"))
+    assert written.success, errors(written)
+    assert runs_of(crm_of_user, written.run_id) == {"cellar": ("partial", "succeeded")}
+    assert crm_of_user.type_of(customer) == "PROSPECT"
+
+    published = launch(assets=("account_type_distribution",))
+    assert published.success, errors(published)
+    assert runs_of(crm_of_user, published.run_id) == {"cellar": ("partial", "succeeded")}
+
+
+def test_a_held_tenant_leaves_the_run_a_success_and_its_check_says_so(
+    crm_of_user: Crm, launch: Launch, leora: Leora
+) -> None:
+    tenant = crm_of_user.tenant()
+    crm_of_user.customers(tenant, 30, "ACTIVE", ago(days=1))
+    assert leora("update").code == 0
+    crm_of_user.lose_orders(tenant)
+
+    held = launch()
+
+    assert held.success, errors(held)
+    (check,) = (e for e in held.get_asset_check_evaluations() if e.check_name == "no_tenant_held")
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.ERROR
+    assert "cellar" in (check.description or "")
+    assert metadata(held, "account_type_changes")["leora/held"] == 1
+    assert metadata(held, "crm_account_types")["leora/withheld"] == 30
+    assert crm_of_user.counts("cellar") == {"ACTIVE": 30}
+
+    allowed = launch(allow_mass_change=["cellar"])
+
+    assert allowed.success, errors(allowed)
+    assert crm_of_user.counts("cellar") == {"PROSPECT": 30}
+
+
+@pytest.mark.parametrize(
+    ("scope", "named"),
+    [
+        ({"tenants": ["celar"]}, "celar"),
+        ({"allow_mass_change": ["nobody"]}, "nobody"),
+        ({"as_of": "yesterday"}, "yesterday"),
+        ({"as_of": "2999-01-01"}, "future"),
+    ],
+)
+@pytest.mark.parametrize("job", ["refresh_account_types", "preview_account_types"])
+def test_bad_configuration_fails_the_run_with_one_clear_line(
+    crm_of_user: Crm, launch: Launch, job: str, scope: dict[str, object], named: str
+) -> None:
+    crm_of_user.tenant("cellar")
+    before = crm_of_user.contents()
+
+    result = launch(job, **scope)
+
+    assert not result.success
+    failures = [told for told in errors(result) if told]
+    assert named in failures[0]
+    assert "\n" not in failures[0]
+    assert materialized(result) == set()
+    assert crm_of_user.contents() == before
+
+
+def test_an_unknown_field_of_the_configuration_is_refused_before_the_run(
+    crm_of_user: Crm, launch: Launch
+) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError, match="tenant_slugs"):
+        launch(tenant_slugs=["cellar"])
+
+
+def test_a_missing_or_unfit_database_fails_the_run_with_the_way_out(
+    launch: Launch, crm_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for url, way_out in (
+        (crm_url, "leora migrate"),
+        ("", "LEORA_DATABASE_URL"),
+        ("postgresql://leora:s3cret@127.0.0.1:1/crm", "LEORA_DATABASE_URL"),
+    ):
+        monkeypatch.setenv("LEORA_DATABASE_URL", url)
+        result = launch(assets=("last_order_dates",))
+        assert not result.success
+        told = errors(result)[0]
+        assert way_out in told
+        assert "\n" not in told
+        everything = "\n".join(str(event) for event in result.all_events)
+        assert "s3cret" not in everything
+
+
+# The tools.
+
+
+def test_dg_check_defs_and_dg_list_defs_accept_the_project(
+    dagster_url: str, tmp_path: Path
+) -> None:
+    # `dg check defs` opens the instance that dagster.yaml describes, so it needs its variable.
+    env = environment(LEORA_DAGSTER_DATABASE_URL=dagster_url, HOME=str(tmp_path))
+    checked = run(BIN / "dg", "check", "defs", env=env, cwd=PROJECT_ROOT)
+    listed = run(BIN / "dg", "list", "defs", "--json", env=env, cwd=PROJECT_ROOT)
+
+    assert checked.code == 0, checked.err
+    assert listed.code == 0, listed.err
+    for name in (*STEPS, "refresh_account_types", "nightly_account_types", "high_churn"):
+        assert name in listed.out

@@ -1,0 +1,353 @@
+"""The web server and the daemon, as production starts them and as people and scripts use them.
+
+One server for the module. The bodies sent to GraphQL are those that docs/launching.md quotes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from leora_pipeline.core.database import create_engine
+from leora_pipeline.core.settings import PROJECT_ROOT
+from leora_pipeline.embedded import EmbeddedPostgres
+from leora_pipeline.sample import SampleTenant
+from leora_pipeline_tests.acceptance.conftest import Crm
+from leora_pipeline_tests.acceptance.processes import (
+    BIN,
+    environment,
+    free_port,
+    kill_all,
+    processes_of,
+    run,
+    start,
+    wait_until,
+)
+
+HEALTHY = SampleTenant("hillside", "Hillside", "UTC", 68, 8, 24, 2)
+OTHER = SampleTenant("riverside", "Riverside", "UTC", 30, 4, 9, 0)
+
+STEPS = (
+    "last_order_dates",
+    "account_type_changes",
+    "crm_account_types",
+    "account_type_distribution",
+)
+
+LAUNCH_RUN = """
+mutation LaunchRun($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on PipelineNotFoundError { message }
+    ... on PythonError { message }
+  }
+}
+"""
+
+REPOSITORY = {"repositoryLocationName": "leora_pipeline", "repositoryName": "__repository__"}
+
+
+def launch_body(job: str, run_config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the JSON that launches a run: what a curl user posts to ``/graphql``.
+
+    curl -s http://127.0.0.1:3000/graphql -H 'Content-Type: application/json' -d '{
+      "query": "mutation LaunchRun($params: ExecutionParams!) { launchRun(executionParams: $params)
+        { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
+      "variables": {"params": {
+        "selector": {"repositoryLocationName": "leora_pipeline",
+                     "repositoryName": "__repository__", "jobName": "refresh_account_types"},
+        "runConfigData": {"resources": {"scope": {"config": {"tenants": ["well-crafted"]}}}}}}}'
+
+    (On one line; `runConfigData` is ``{}`` for all tenants.)
+    """
+    return {
+        "query": LAUNCH_RUN,
+        "variables": {
+            "params": {"selector": {**REPOSITORY, "jobName": job}, "runConfigData": run_config}
+        },
+    }
+
+
+class Server:
+    """A running web server, asked through GraphQL."""
+
+    def __init__(self, url: str, crm: Crm) -> None:
+        self.url = url
+        self.crm = crm
+
+    def post(self, body: dict[str, Any]) -> Any:
+        """Posts a body to GraphQL and returns its data."""
+        request = urllib.request.Request(
+            f"{self.url}/graphql",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer
+        return answer["data"]
+
+    def launch(self, job: str = "refresh_account_types", **scope: object) -> str:
+        """Launches a run the way a user does, and returns its id."""
+        config = {"resources": {"scope": {"config": scope}}} if scope else {}
+        launched = self.post(launch_body(job, config))["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        run_id: str = launched["run"]["runId"]
+        return run_id
+
+    def status(self, run_id: str) -> str:
+        """Returns a run's status."""
+        query = "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+        found: str = self.post({"query": query, "variables": {"id": run_id}})["runOrError"][
+            "status"
+        ]
+        return found
+
+    def finished(self, run_id: str) -> str:
+        """Waits for a run's end and returns its status."""
+        return wait_until(
+            lambda: (
+                status
+                if (status := self.status(run_id)) in ("SUCCESS", "FAILURE", "CANCELED")
+                else ""
+            ),
+            seconds=90,
+            what=f"run {run_id} ends",
+            every=0.3,
+        )
+
+
+@pytest.fixture(scope="module")
+def served_crm(server: EmbeddedPostgres, templates: dict[str, str]) -> Iterator[Crm]:
+    """The CRM behind the server, with two tenants whose types are out of date."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {templates['pipeline']}")
+    engine = create_engine(server.url(name))
+    crm = Crm(engine)
+    crm.load(HEALTHY, OTHER)
+    yield crm
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def dagster(
+    served_crm: Crm, dagster_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Web server, daemon and code server, on the project's own dagster.yaml and workspace.yaml."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copy(PROJECT_ROOT / "dagster.yaml", home)
+    url = served_crm.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    port = free_port()
+    log = home / "dagster.log"
+    mark = f"dagster-server-{uuid4().hex}"
+    process = start(
+        BIN / "dagster",
+        "dev",
+        *("-w", PROJECT_ROOT / "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)),
+        env=environment(
+            DAGSTER_HOME=str(home),
+            LEORA_DATABASE_URL=url,
+            LEORA_DAGSTER_DATABASE_URL=dagster_url,
+            TEST_MARK=mark,
+        ),
+        cwd=home,
+        log=log,
+    )
+    server = Server(f"http://127.0.0.1:{port}", served_crm)
+
+    names = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
+
+    def is_loaded() -> bool:
+        assert process.poll() is None, f"the server ended:\n{log.read_text()}"
+        try:
+            found = server.post({"query": names})
+        except OSError:
+            return False
+        return bool(found["repositoriesOrError"].get("nodes"))
+
+    try:
+        wait_until(is_loaded, seconds=90, what="the server answers", every=0.3)
+        yield server
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=30)
+            wait_until(lambda: not processes_of(mark), seconds=10, what="all of it ends")
+        finally:
+            kill_all(mark)
+
+
+def test_a_run_launched_through_graphql_makes_every_tenant_right(dagster: Server) -> None:
+    for_one = dagster.launch(tenants=["riverside"])
+    assert dagster.finished(for_one) == "SUCCESS"
+    assert dagster.crm.counts("riverside") == {"ACTIVE": 30, "TARGET": 4, "PROSPECT": 9}
+    assert dagster.crm.counts("hillside") != {"ACTIVE": 68, "TARGET": 8, "PROSPECT": 24, "HOLD": 2}
+
+    for_all = dagster.launch()
+    assert dagster.finished(for_all) == "SUCCESS"
+
+    assert dagster.crm.counts("hillside") == {"ACTIVE": 68, "TARGET": 8, "PROSPECT": 24, "HOLD": 2}
+    runs = dagster.crm.run(
+        "SELECT r.run_id, t.slug FROM leora_pipeline.tenant_run AS r "
+        'JOIN "Tenant" AS t ON t.id = r.tenant_id '
+        "WHERE r.status = 'succeeded' AND r.mode = 'full'"
+    )
+    assert {tuple(row) for row in runs} == {
+        (for_one, "riverside"),
+        (for_all, "hillside"),
+        (for_all, "riverside"),
+    }
+
+
+def test_a_run_of_an_unknown_tenant_fails_with_a_line_that_names_it(dagster: Server) -> None:
+    run_id = dagster.launch("preview_account_types", tenants=["hilside"])
+
+    assert dagster.finished(run_id) == "FAILURE"
+    query = (
+        "query Failures($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { "
+        "... on ExecutionStepFailureEvent { failureMetadata { description } } } } } }"
+    )
+    events = dagster.post({"query": query, "variables": {"id": run_id}})["logsForRun"]["events"]
+    told = [event["failureMetadata"]["description"] for event in events if event]
+    assert told == ["unknown tenant hilside; known are: hillside, riverside"]
+
+
+def test_configuration_that_does_not_exist_is_refused_at_launch(dagster: Server) -> None:
+    config = {"resources": {"scope": {"config": {"tenant": ["hillside"]}}}}
+
+    refused = dagster.post(launch_body("refresh_account_types", config))["launchRun"]
+
+    assert refused["__typename"] == "RunConfigValidationInvalid"
+    assert "tenant" in refused["errors"][0]["message"]
+
+
+def test_the_schedules_run_without_anyone_turning_them_on(dagster: Server) -> None:
+    query = (
+        "query Schedules($repository: RepositorySelector!) { schedulesOrError("
+        "repositorySelector: $repository) { ... on Schedules { results { name cronSchedule "
+        "executionTimezone pipelineName scheduleState { status } } } } }"
+    )
+    found = dagster.post({"query": query, "variables": {"repository": REPOSITORY}})
+    schedules = {
+        schedule["name"]: (
+            schedule["pipelineName"],
+            schedule["cronSchedule"],
+            schedule["executionTimezone"],
+            schedule["scheduleState"]["status"],
+        )
+        for schedule in found["schedulesOrError"]["results"]
+    }
+
+    assert schedules["nightly_account_types"] == (
+        "refresh_account_types",
+        "0 2 * * *",
+        "America/New_York",
+        "RUNNING",
+    )
+    assert schedules["hourly_checks"][0] == "check_account_types"
+    assert schedules["hourly_checks"][3] == "RUNNING"
+
+
+def test_the_daemons_that_the_schedules_need_are_healthy(dagster: Server) -> None:
+    query = "{ instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } } }"
+
+    def healthy() -> bool:
+        statuses = dagster.post({"query": query})["instance"]["daemonHealth"]["allDaemonStatuses"]
+        needed = {status["daemonType"] for status in statuses if status["required"]}
+        assert {"SCHEDULER", "QUEUED_RUN_COORDINATOR", "MONITORING"} <= needed
+        return all(status["healthy"] for status in statuses if status["required"])
+
+    wait_until(healthy, seconds=60, what="all daemons are healthy", every=0.3)
+
+
+def test_the_asset_graph_stands_in_the_server_with_its_lineage(dagster: Server) -> None:
+    nodes = dagster.post(
+        {"query": "{ assetNodes { assetKey { path } dependencyKeys { path } isExecutable } }"}
+    )["assetNodes"]
+
+    graph = {
+        "/".join(node["assetKey"]["path"]): {"/".join(k["path"]) for k in node["dependencyKeys"]}
+        for node in nodes
+    }
+    assert graph == {
+        "crm/tenants": set(),
+        "crm/customers": set(),
+        "crm/orders": set(),
+        "last_order_dates": {"crm/tenants", "crm/customers", "crm/orders"},
+        "account_type_changes": {"last_order_dates"},
+        "crm_account_types": {"account_type_changes"},
+        "account_type_distribution": {"crm_account_types", "crm/tenants"},
+    }
+    assert {"/".join(n["assetKey"]["path"]) for n in nodes if n["isExecutable"]} == set(STEPS)
+
+
+# In a browser.
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    """A browser; on a continuous-integration machine it has to be there."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium on PATH")
+        pytest.skip("no Chromium on PATH")
+    return found
+
+
+def browse(chromium: str, url: str, screenshot: Path) -> str:
+    """Renders a page, keeps a picture of it, and returns its document as it then stands."""
+    profile = screenshot.with_suffix(".profile")
+    outcome = run(
+        chromium,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-quic",
+        f"--user-data-dir={profile}",
+        "--window-size=1600,1000",
+        "--virtual-time-budget=20000",
+        f"--screenshot={screenshot}",
+        "--dump-dom",
+        url,
+    )
+    shutil.rmtree(profile, ignore_errors=True)
+    assert outcome.code == 0, outcome.err
+    return outcome.out
+
+
+def test_a_person_sees_the_lineage_and_a_run_in_the_browser(
+    dagster: Server, chromium: str, tmp_path: Path
+) -> None:
+    run_id = dagster.launch("preview_account_types")
+    assert dagster.finished(run_id) == "SUCCESS"
+    # Dagster greets each new instance with an invitation that covers the page.
+    dagster.post({"query": "mutation { setNuxSeen }"})
+    group = "/locations/leora_pipeline/asset-groups/account_types/lineage"
+
+    lineage = browse(chromium, f"{dagster.url}{group}", tmp_path / "lineage.png")
+    shown = browse(chromium, f"{dagster.url}/runs/{run_id}", tmp_path / "run.png")
+
+    for asset in (*STEPS, "tenants", "customers", "orders"):
+        assert asset in lineage, f"{asset} is not on the lineage page"
+    for part in ("preview_account_types", "account_type_changes", "RUN_SUCCESS", run_id[:8]):
+        assert part in shown, f"{part} is not on the run's page"
+    for picture in ("lineage.png", "run.png"):
+        assert (tmp_path / picture).stat().st_size > 20_000, f"{picture} is empty"
