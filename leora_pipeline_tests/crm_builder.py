@@ -116,7 +116,8 @@ class CrmBuilder:
 
     def type_of(self, customer_id: UUID) -> str | None:
         """Returns a customer's type."""
-        found: str | None = self.read(customer_id).type
+        sql = 'SELECT "accountType"::text FROM "Customer" WHERE id = :id'
+        found: str | None = self.run(sql, id=customer_id)[0][0]
         return found
 
     def log(self, customer_id: UUID | None = None) -> list[tuple[str | None, str, str]]:

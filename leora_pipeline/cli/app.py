@@ -6,11 +6,13 @@ Exit codes: 0 done; 1 the work failed, or something is wrong; 2 wrong usage.
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 import sqlalchemy as sa
@@ -48,12 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         # A terminal that knows no check mark shows a question mark instead of failing.
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # Errors are told once, by the line below; Python would otherwise print warnings of its own.
     logging.getLogger("leora_pipeline").addHandler(logging.NullHandler())
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = leora.main(arguments, prog_name="leora", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        sys.exit(2)
     except click.ClickException as error:
         _fail(error.format_message(), 2)
     except WrongUsageError as error:
@@ -65,15 +72,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; what was committed stays, and the next run does the rest", 1)
     except BrokenPipeError:
-        # Whoever read the output has left; Python would complain again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(1)
+    except OSError as error:
+        _discard_output()
+        _fail(f"{one_line(error)}; check the file or the device, and run it again", 1)
+    except Exception as error:
+        if os.environ.get("LEORA_DEBUG"):
+            raise
+        _fail(f"unexpected {type(error).__name__}: {one_line(error)}; LEORA_DEBUG=1 shows where", 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _interrupt(signum: int, frame: object) -> None:
     """Ends like Ctrl-C does, so that servers are stopped and runs are recorded as failed."""
     raise KeyboardInterrupt
+
+
+def _discard_output() -> None:
+    """Lets what could not be written go; Python would complain again when it ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -22,32 +23,33 @@ EMBEDDED_FOLDER = PROJECT_ROOT / ".leora"
 
 
 @contextmanager
-def crm_engine(*, fit: bool = True) -> Iterator[sa.Engine]:
+def crm_engine(*, fit: bool = True, writable: bool = True) -> Iterator[sa.Engine]:
     """Opens the CRM's database for the length of a command.
 
     Args:
         fit: Whether to refuse a database that the pipeline cannot work on.
+        writable: Whether that includes one that takes no writes.
     """
     url = Settings.from_environment().database_url
     if url is not None:
-        with _opened(url, fit=fit) as engine:
+        with _opened(url, fit=fit, writable=writable) as engine:
             yield engine
         return
     from leora_pipeline.embedded import CRM_DATABASE, embedded_postgres
 
     with (
         embedded_postgres(EMBEDDED_FOLDER) as server,
-        _opened(server.url(CRM_DATABASE), fit=fit) as engine,
+        _opened(server.url(CRM_DATABASE), fit=fit, writable=writable) as engine,
     ):
         yield engine
 
 
 @contextmanager
-def _opened(url: str, *, fit: bool) -> Iterator[sa.Engine]:
+def _opened(url: str, *, fit: bool, writable: bool = True) -> Iterator[sa.Engine]:
     engine = create_engine(url)
     try:
         if fit:
-            require_fit_database(engine)
+            require_fit_database(engine, writable=writable)
         yield engine
     finally:
         engine.dispose()
@@ -84,7 +86,7 @@ def dagster_environment(*, demo: bool) -> Iterator[str]:
         yield crm_url
 
 
-def _dagster_home() -> object:
+def _dagster_home() -> Path:
     """Returns the folder of dagster.yaml, which is the project's root."""
     if not (PROJECT_ROOT / "dagster.yaml").exists():
         raise LeoraError(

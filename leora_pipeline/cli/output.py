@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from leora_pipeline.core.publish import AccountTypeUpdateResult
 from leora_pipeline.core.quality.checks import Verdict
@@ -32,16 +35,23 @@ def print_json(value: Mapping[str, object]) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints rows: a table on a terminal, tab-separated lines in a pipe."""
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else _plain(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        table = Table(*columns, title=title, title_justify="left", title_style="bold")
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
         for row in cells:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))  # Not as markup, which a name may look like.
         Console().print(table)
     else:
         click.echo(f"{title}:")
         for row in [list(columns), *cells]:
             click.echo("\t".join(row))
+
+
+def _plain(text: str) -> str:
+    """Returns a text without control characters, which would act on a terminal or break a line."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)
 
 
 @contextmanager
@@ -77,7 +87,8 @@ def print_summary(results: Sequence[AccountTypeUpdateResult], duration_ms: int) 
             click.echo(
                 f"❌ {result.tenant_slug} is held: too many customers would be demoted because "
                 "orders are gone; restore them, or run "
-                f"`leora update --tenant-slug {result.tenant_slug} --allow-mass-change`"
+                f"`leora update --tenant-slug {shlex.quote(result.tenant_slug)} "
+                "--allow-mass-change`"
             )
     total = sum(result.total for result in results)
     click.echo("[update-account-types] Job complete:")
@@ -91,11 +102,11 @@ def print_summary(results: Sequence[AccountTypeUpdateResult], duration_ms: int) 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     """Prints verdicts: a line for each check that no tenant fails, and one for each that does."""
-    click.echo("Data-quality checks:")
+    click.echo("Data-quality checks:" if verdicts else "Data-quality checks: no tenants to judge")
     for name in dict.fromkeys(verdict.check_name for verdict in verdicts):
         of_check = [verdict for verdict in verdicts if verdict.check_name == name]
         passed = sum(verdict.status == "passed" for verdict in of_check)
-        if not any(verdict.status == "failed" for verdict in of_check):
+        if passed and not any(verdict.status == "failed" for verdict in of_check):
             click.echo(f"  {MARKS['passed']} {name}: {passed} tenants pass")
         for verdict in of_check:
             if verdict.status == "failed":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from datetime import UTC, datetime
 
 import click
@@ -12,8 +13,6 @@ from leora_pipeline.cli.options import as_of_option, json_option, tenant_option
 from leora_pipeline.cli.output import percent, print_json, print_table
 from leora_pipeline.core.database import transaction
 from leora_pipeline.core.preview import TYPES, UNCLASSIFIED, Preview, TenantPreview, preview
-from leora_pipeline.core.runs import Run
-from leora_pipeline.core.settings import Settings
 from leora_pipeline.core.tenants import find_tenants
 
 
@@ -33,16 +32,10 @@ def command(
     tenant_slugs: tuple[str, ...], as_of: datetime | None, limit: int, as_json: bool
 ) -> None:
     """Show what an update would change, and why. Writes nothing anywhere."""
-    with crm_engine() as engine:
+    with crm_engine(writable=False) as engine:
         with transaction(engine) as connection:
             tenants = find_tenants(connection, tenant_slugs)
-        run = Run(
-            run_id="preview",
-            tenants=tenants,
-            as_of=as_of,
-            write_dates=Settings.from_environment().write_last_order_date,
-        )
-        seen = preview(engine, run, limit=limit)
+        seen = preview(engine, tenants, as_of=as_of, limit=limit)
     if as_json:
         print_json({"as_of": seen.as_of, "results": [_as_json(t) for t in seen.tenants]})
     else:
@@ -111,7 +104,7 @@ def _print(seen: Preview, as_of: datetime | None) -> None:
 
 def _advice(tenant: TenantPreview, as_of: datetime | None) -> list[str]:
     """Says what to do next, in commands that do just that when they are typed as they stand."""
-    scope = f"--tenant-slug {tenant.tenant_slug}"
+    scope = f"--tenant-slug {shlex.quote(tenant.tenant_slug)}"
     if as_of is not None:
         scope += f" --as-of {as_of:%Y-%m-%dT%H:%M:%S.%fZ}"
     if not tenant.total:

@@ -16,7 +16,7 @@ from leora_pipeline.core.status import read_status
 @json_option
 def command(as_json: bool) -> None:
     """Show how the pipeline stands; exit 1 where anything is wrong, or older than 2 days."""
-    with crm_engine() as engine:
+    with crm_engine(writable=False) as engine:
         status = read_status(engine)
     problems = status.problems
     if as_json:

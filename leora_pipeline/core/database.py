@@ -49,7 +49,8 @@ def create_engine(url: str) -> sa.Engine:
     Prisma's ``?schema=`` becomes the search path, and its other parameters, which libpq refuses,
     are left out. Statements are never prepared on the server, so that a transaction-mode pooler
     may stand in between. Every transaction runs with ``row_security = off`` (a filtered read is
-    an error instead of an empty table) and in UTC.
+    an error instead of an empty table), in UTC, and without the time limits of roles that serve an
+    application: a read of all orders may take minutes.
 
     Raises:
         WrongUsageError: The URL cannot be read.
@@ -70,12 +71,19 @@ def create_engine(url: str) -> sa.Engine:
             "percent-encoded (@ as %40)"
         )
     schema = given.query.get("schema")
-    settings = "SET LOCAL row_security = off; SET LOCAL timezone = 'UTC'"
+    settings = (
+        "SET LOCAL row_security = off; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'; "
+        "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+    )
     if isinstance(schema, str):
         settings += '; SET LOCAL search_path = "{}"'.format(schema.replace('"', '""'))
     engine = sa.create_engine(
         given.set(drivername="postgresql+psycopg").difference_update_query(_PRISMA_ONLY),
-        connect_args={"prepare_threshold": None, "connect_timeout": 10},
+        connect_args={
+            "prepare_threshold": None,
+            "connect_timeout": 10,
+            "client_encoding": "utf8",
+        },
         pool_pre_ping=True,
     )
 
@@ -125,6 +133,11 @@ def now(connection: sa.Connection) -> datetime:
     return instant.astimezone(UTC)
 
 
+def plan_for_whole_tables(connection: sa.Connection) -> None:
+    """Gives the rest of a transaction the memory that a read of whole tables takes."""
+    connection.execute(statement(SQL, "database.sql", "plan_for_whole_tables"))
+
+
 def stream_rows(
     connection: sa.Connection, query: str, parameters: dict[str, object], *, size: int
 ) -> Iterator[tuple[object, ...]]:
@@ -150,16 +163,19 @@ def stream_rows(
             yield row
 
 
-def require_fit_database(engine: sa.Engine, *, migrated: bool = True) -> None:
+def require_fit_database(
+    engine: sa.Engine, *, migrated: bool = True, writable: bool = True
+) -> None:
     """Refuses a database whose reads or writes could not be trusted.
 
     Args:
         engine: The CRM's database.
         migrated: Whether the pipeline's own schema has to be there.
+        writable: Whether the database has to take writes.
 
     Raises:
-        UnfitDatabaseError: PostgreSQL is too old, a CRM table or column is missing or out of
-            reach, row level security filters a table, or the schema is not migrated.
+        UnfitDatabaseError: PostgreSQL is too old or read-only, a CRM table or column is missing or
+            out of reach, row level security filters a table, or the schema is not migrated.
     """
     with transaction(engine) as connection:
         version = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one())
@@ -167,6 +183,12 @@ def require_fit_database(engine: sa.Engine, *, migrated: bool = True) -> None:
             raise UnfitDatabaseError(
                 f"PostgreSQL {version // 10_000} is too old; "
                 f"the pipeline needs {OLDEST_POSTGRES} or newer"
+            )
+        read_only = connection.exec_driver_sql("SHOW transaction_read_only").scalar_one()
+        if writable and read_only == "on":
+            raise UnfitDatabaseError(
+                "this database is read-only for this role (a replica, or "
+                "default_transaction_read_only); connect to the primary, as a role that may write"
             )
         _require_crm_tables(connection)
         _require_access(connection)

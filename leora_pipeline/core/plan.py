@@ -6,6 +6,8 @@ the same read off the orders directly, since a preview refreshes nothing.
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import sqlalchemy as sa
 
 from leora_pipeline.core.database import SQL, now, transaction
@@ -47,7 +49,7 @@ def plan_preview(engine: sa.Engine, run: Run) -> int:
     return count
 
 
-def _replace_plan(connection: sa.Connection, run: Run, tenant_id: object, source: str) -> int:
+def _replace_plan(connection: sa.Connection, run: Run, tenant_id: UUID, source: str) -> int:
     """Puts a tenant's new plan in the place of its latest."""
     parameters = {
         "tenant_id": tenant_id,

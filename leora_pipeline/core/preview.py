@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.database import SQL, now, transaction
+from leora_pipeline.core.database import SQL, now, plan_for_whole_tables, transaction
 from leora_pipeline.core.gate import weigh
-from leora_pipeline.core.runs import Run
 from leora_pipeline.core.statements import statement
+from leora_pipeline.core.tenants import Tenant
 
 TYPES = ("ACTIVE", "TARGET", "PROSPECT")
 UNCLASSIFIED = "UNCLASSIFIED"
@@ -94,20 +95,23 @@ class Preview:
     tenants: list[TenantPreview]
 
 
-def preview(engine: sa.Engine, run: Run, *, limit: int) -> Preview:
+def preview(
+    engine: sa.Engine, tenants: Sequence[Tenant], *, as_of: datetime | None = None, limit: int = 20
+) -> Preview:
     """Reads, at one instant, what a full run would change.
 
     Args:
         engine: The CRM's database.
-        run: The tenants, and the instant to judge by (the clock where it has none; here, unlike
-            in an update, one of the future is allowed).
+        tenants: The tenants to cover.
+        as_of: The instant to judge by (aware), or None for the clock. Unlike in an update it may
+            be one of the future.
         limit: How many misclassified customers to name for each tenant.
     """
     with transaction(engine, snapshot=True) as connection:
-        as_of = (run.as_of or now(connection)).astimezone(UTC)
-        connection.execute(statement(SQL, "refresh.sql", "plan_for_whole_tables"))
-        scope = {"tenant_ids": run.tenant_ids, "as_of": as_of}
-        previews = {tenant.tenant_id: TenantPreview(tenant.slug) for tenant in run.tenants}
+        as_of = (as_of or now(connection)).astimezone(UTC)
+        plan_for_whole_tables(connection)
+        scope = {"tenant_ids": [tenant.tenant_id for tenant in tenants], "as_of": as_of}
+        previews = {tenant.tenant_id: TenantPreview(tenant.slug) for tenant in tenants}
         lost: Counter[object] = Counter()
         for row in connection.execute(statement(SQL, "preview.sql", "preview_counts"), scope):
             seen = previews[row.tenant_id]
@@ -119,9 +123,9 @@ def preview(engine: sa.Engine, run: Run, *, limit: int) -> Preview:
             lost[row.tenant_id] += row.lost
             if row.crm_type != row.account_type:
                 seen.transitions.append(Transition(row.crm_type, row.account_type, row.customers))
-        for tenant in run.tenants:
+        for tenant in tenants:
             seen = previews[tenant.tenant_id]
-            if lost[tenant.tenant_id] and tenant.tenant_id not in run.allow_mass_change:
+            if lost[tenant.tenant_id]:
                 seen.would_be_held = weigh(
                     connection, tenant.tenant_id, lost[tenant.tenant_id]
                 ).is_excess

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.database import SQL, now, stream_rows, transaction
+from leora_pipeline.core.database import SQL, now, plan_for_whole_tables, stream_rows, transaction
 from leora_pipeline.core.runs import Run, failing_all, isolated, running_tenants, start_tenants
 from leora_pipeline.core.statements import raw_statement, statement
 
@@ -46,7 +46,7 @@ def refresh(engine: sa.Engine, run: Run) -> int:
             with isolated(engine, run, tenant):
                 with transaction(engine) as connection:
                     if len(customer_ids) >= MANY:
-                        connection.execute(statement(SQL, "refresh.sql", "plan_for_whole_tables"))
+                        plan_for_whole_tables(connection)
                     refresh_customers(
                         connection,
                         tenant_id,
@@ -77,7 +77,7 @@ def stale_customers(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, list[UU
         counts: Counter[UUID] = Counter()
         with transaction(engine) as connection:
             as_of = run.as_of or now(connection)
-            connection.execute(statement(SQL, "refresh.sql", "plan_for_whole_tables"))
+            plan_for_whole_tables(connection)
             for tenant_id, customer_id in stream_rows(
                 connection,
                 raw_statement(SQL, "refresh.sql", "stale_customers"),

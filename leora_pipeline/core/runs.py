@@ -75,6 +75,7 @@ def plan_run(
     as_of: datetime | None = None,
     run_id: str | None = None,
     mode: Mode = "full",
+    may_be_future: bool = False,
     write_dates: bool = True,
     on_progress: Progress = no_progress,
 ) -> Run:
@@ -87,6 +88,7 @@ def plan_run(
         as_of: Judge by this instant (aware) instead of the clock.
         run_id: The run's name; a new one by default.
         mode: See `Mode`.
+        may_be_future: Whether `as_of` may lie in the future, as it may for a preview.
         write_dates: Whether ``"lastOrderDate"`` is written too.
         on_progress: Told how the steps advance.
 
@@ -98,7 +100,7 @@ def plan_run(
         allowed = find_tenants(connection, allow_mass_change) if allow_mass_change else ()
         if as_of is not None and as_of.tzinfo is None:
             raise WrongUsageError(f"as_of {as_of} has no time zone; write it with one, such as +00")
-        if as_of is not None and as_of > now(connection):
+        if as_of is not None and not may_be_future and as_of > now(connection):
             raise WrongUsageError(
                 f"as_of {as_of.isoformat()} lies in the future; "
                 "an update takes an instant of the past, or none for now"
@@ -163,7 +165,7 @@ def isolated(engine: sa.Engine, run: Run, tenant: Tenant) -> Iterator[None]:
         yield
     except (sa.exc.SQLAlchemyError, LeoraError) as error:
         logger.error("Tenant %s failed: %s", tenant.slug, one_line(error), exc_info=error)
-        _fail(engine, run, [tenant.tenant_id], error)
+        _fail(engine, run, [tenant.tenant_id], one_line(error))
 
 
 @contextmanager
@@ -171,16 +173,19 @@ def failing_all(engine: sa.Engine, run: Run) -> Iterator[None]:
     """Records the run's tenants as failed where a step breaks off as a whole, or is interrupted."""
     try:
         yield
-    except BaseException as error:
-        _fail(engine, run, run.tenant_ids, error)
+    except Exception as error:
+        _fail(engine, run, run.tenant_ids, one_line(error))
+        raise
+    except BaseException:  # Ctrl-C, or Dagster's way of ending a run.
+        _fail(engine, run, run.tenant_ids, "the run was interrupted")
         raise
 
 
-def _fail(engine: sa.Engine, run: Run, tenant_ids: list[UUID], error: BaseException) -> None:
+def _fail(engine: sa.Engine, run: Run, tenant_ids: list[UUID], error: str) -> None:
     with transaction(engine) as connection:
         connection.execute(
             statement(SQL, "runs.sql", "fail_tenants"),
-            {"tenant_ids": tenant_ids, "run_id": run.run_id, "error": one_line(error)},
+            {"tenant_ids": tenant_ids, "run_id": run.run_id, "error": error},
         )
 
 

@@ -5,6 +5,7 @@ Dagster's daemon can die while its web server stays up, so that this must not as
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +14,9 @@ import sqlalchemy as sa
 from leora_pipeline.core.database import SQL, schema_revision, transaction
 from leora_pipeline.core.quality.checks import STALE_AFTER_HOURS, Verdict
 from leora_pipeline.core.statements import statement
+
+STUCK_AFTER_HOURS = 2
+"""The maximum run time of dagster.yaml: what is running for longer is not."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,9 @@ class TenantStatus:
         last_full_success: When its last successful full run ended (UTC), or None.
         is_stale: Whether that is longer ago than two days; of a new tenant, whether its first
             night has been missed.
-        last_status: The status of its last run: running, succeeded or failed; None before any.
+        last_status: The status of its last full run: running, succeeded or failed; None before any.
         last_error: What went wrong in that run, if it failed.
+        is_stuck: Whether that run has been running for longer than any may: it was killed.
     """
 
     tenant_slug: str
@@ -33,6 +38,7 @@ class TenantStatus:
     is_stale: bool
     last_status: str | None
     last_error: str | None
+    is_stuck: bool
 
 
 @dataclass(frozen=True)
@@ -76,14 +82,20 @@ class Status:
             if tenant.is_stale
         ]
         lines += [
-            f"{tenant.tenant_slug}: the last run failed: {tenant.last_error}"
+            f"{tenant.tenant_slug}: the last full run failed: {tenant.last_error}"
             for tenant in self.tenants
             if tenant.last_status == "failed"
         ]
         lines += [
+            f"{tenant.tenant_slug}: the last full run never ended, it was killed or hangs "
+            "(`leora update` does its work)"
+            for tenant in self.tenants
+            if tenant.is_stuck
+        ]
+        lines += [
             f"{hold.tenant_slug}: held, {hold.lost_customers} of {hold.classified_customers} "
             "customers would be demoted because orders are gone; restore them, or run "
-            f"`leora update --tenant-slug {hold.tenant_slug} --allow-mass-change`"
+            f"`leora update --tenant-slug {shlex.quote(hold.tenant_slug)} --allow-mass-change`"
             for hold in self.holds
         ]
         told = {"fresh", "no_tenant_held"}  # Said above, and as of now.
@@ -101,7 +113,8 @@ def read_status(engine: sa.Engine) -> Status:
         tenants = [
             TenantStatus(**row._mapping)
             for row in connection.execute(
-                statement(SQL, "status.sql", "tenants"), {"stale_after": STALE_AFTER_HOURS}
+                statement(SQL, "status.sql", "tenants"),
+                {"stale_after": STALE_AFTER_HOURS, "stuck_after": STUCK_AFTER_HOURS},
             )
         ]
         return Status(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
@@ -39,7 +40,7 @@ def run_all_steps(engine: sa.Engine, run: Run) -> list[AccountTypeUpdateResult]:
 
 
 def update_account_types(
-    tenant_slugs: Sequence[str] = (),
+    tenant_slugs: Sequence[str] | str = (),
     *,
     as_of: datetime | None = None,
     allow_mass_change: Sequence[str] = (),
@@ -48,7 +49,7 @@ def update_account_types(
     """Brings the account types of all customers, or of some tenants', up to date.
 
     Args:
-        tenant_slugs: The tenants; empty for all.
+        tenant_slugs: The tenants, or one of them; empty for all.
         as_of: Judge by this instant of the past (aware) instead of the database's clock.
         allow_mass_change: Slugs of tenants whose hold is released and whose mass demotion is meant.
         engine: The CRM's database; by default the one that ``LEORA_DATABASE_URL`` names.
@@ -62,11 +63,11 @@ def update_account_types(
         UnfitDatabaseError: The database cannot be trusted with a run.
     """
     settings = Settings.from_environment()
-    engine = engine or _configured_engine(settings)
+    engine = engine or _engine_of(settings.database_url)
     require_fit_database(engine)
     run = plan_run(
         engine,
-        tenant_slugs=tenant_slugs,
+        tenant_slugs=[tenant_slugs] if isinstance(tenant_slugs, str) else tenant_slugs,
         as_of=as_of,
         allow_mass_change=allow_mass_change,
         write_dates=settings.write_last_order_date,
@@ -94,7 +95,7 @@ class CustomerAccountType:
 
 
 def update_customer_account_type(
-    customer_id: UUID, *, engine: sa.Engine | None = None
+    customer_id: UUID | str, *, engine: sa.Engine | None = None
 ) -> CustomerAccountType:
     """Brings one customer's account type up to date.
 
@@ -106,10 +107,14 @@ def update_customer_account_type(
         engine: The CRM's database; by default the one that ``LEORA_DATABASE_URL`` names.
 
     Raises:
-        WrongUsageError: There is no such customer.
+        WrongUsageError: There is no such customer, or the id is none.
     """
+    try:
+        customer_id = UUID(str(customer_id))
+    except ValueError:
+        raise WrongUsageError(f"{customer_id!r} is no customer's id, which is a UUID") from None
     settings = Settings.from_environment()
-    engine = engine or _configured_engine(settings)
+    engine = engine or _engine_of(settings.database_url)
     find = statement(SQL, "update.sql", "find_customer")
     with transaction(engine) as connection:
         before = connection.execute(find, {"customer_id": customer_id}).one_or_none()
@@ -137,9 +142,11 @@ def update_customer_account_type(
     )
 
 
-def _configured_engine(settings: Settings) -> sa.Engine:
-    if settings.database_url is None:
+@cache
+def _engine_of(database_url: str | None) -> sa.Engine:
+    """Returns the process's one engine for a URL, with its pool of connections."""
+    if database_url is None:
         raise WrongUsageError(
             "LEORA_DATABASE_URL is not set; set it to the CRM's database, or pass an engine"
         )
-    return create_engine(settings.database_url)
+    return create_engine(database_url)

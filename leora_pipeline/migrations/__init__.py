@@ -6,14 +6,18 @@ names files under ``sql``. The CRM's tables are never touched.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 
 from leora_pipeline.core.database import schema_revision, transaction
+from leora_pipeline.core.errors import UnfitDatabaseError
 
 HERE = Path(__file__).parent
 SCHEMA = "leora_pipeline"
@@ -28,7 +32,8 @@ def install_schema(engine: sa.Engine) -> None:
     with transaction(engine) as connection:
         _serialize(connection)
         connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-        command.upgrade(_config(connection=connection), "head")
+        with _known_revision():
+            command.upgrade(_config(connection=connection), "head")
 
 
 def remove_schema(engine: sa.Engine) -> None:
@@ -36,7 +41,8 @@ def remove_schema(engine: sa.Engine) -> None:
     with transaction(engine) as connection:
         _serialize(connection)
         if schema_revision(connection) is not None:
-            command.downgrade(_config(connection=connection), "base")
+            with _known_revision():
+                command.downgrade(_config(connection=connection), "base")
             connection.exec_driver_sql(removal_sql())
 
 
@@ -50,6 +56,18 @@ def print_schema(output: TextIO, *, down: bool = False) -> None:
         command.downgrade(config, "head:base", sql=True)
     else:
         command.upgrade(config, "head", sql=True)
+
+
+@contextmanager
+def _known_revision() -> Iterator[None]:
+    """Explains Alembic's refusal of a revision that is none of this version's."""
+    try:
+        yield
+    except CommandError as error:
+        raise UnfitDatabaseError(
+            "the schema leora_pipeline was installed by a newer version of the pipeline "
+            f"({error}); run `leora migrate` of that version"
+        ) from error
 
 
 def removal_sql() -> str:

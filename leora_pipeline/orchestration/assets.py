@@ -53,11 +53,16 @@ def _step(
 ) -> Iterator[tuple[sa.Engine, Run]]:
     """Opens the database for one step of a run, and ends the run after its last step.
 
-    A run that leaves out steps is a partial one: it does not count as the nightly success. Ending
-    a run that publishes is the work of publishing.
+    A run that leaves out steps, as one re-executed from its failure does, is a partial one: it does
+    not count as the nightly success. Ending a run that publishes is the work of publishing.
     """
     selected = context.job_def.asset_layer.selected_asset_keys
-    steps = [key for key in catalog.STEPS if key in selected]
+    executed = context.run.step_keys_to_execute  # None: all of those selected.
+    steps = [
+        key
+        for key in catalog.STEPS
+        if key in selected and (executed is None or key.to_python_identifier() in executed)
+    ]
     mode: Mode = "full" if len(steps) == len(catalog.STEPS) else "partial"
     with crm.connect() as engine, as_failure():
         run = scope.plan_run(engine, run_id=context.run.run_id, mode=mode)
@@ -127,7 +132,9 @@ def account_type_changes(
     """Plans what to write, and holds tenants whose orders seem to be missing."""
     if context.run.tags.get(MODE_TAG) == PREVIEW:
         with crm.connect() as engine, as_failure():
-            run = scope.plan_run(engine, run_id=context.run.run_id, mode="partial")
+            run = scope.plan_run(
+                engine, run_id=context.run.run_id, mode="partial", may_be_future=True
+            )
             return _described_changes(engine, plan_preview(engine, run))
     with _step(context, crm, scope) as (engine, run):
         return _described_changes(engine, plan(engine, run))

@@ -1,7 +1,7 @@
 """The jobs, and the schedules that launch them.
 
-Full or preview is a property of a job, set as a tag by its definition: configuration given at
-launch would replace a job's own, and so lose it.
+What kind of run a job makes is a tag, set by its definition: configuration given at launch would
+replace a job's own, and so lose it. By the tag, too, full runs queue one behind the other.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class RunScope(dg.ConfigurableResource):  # type: ignore[type-arg]
     as_of: str = Field(
         default="",
         description="Judge by this instant of the past (ISO 8601; without a time zone: UTC) "
-        "instead of the database's clock; empty: now.",
+        "instead of the database's clock, or, for a preview, of the future; empty: now.",
     )
     allow_mass_change: list[str] = Field(
         default=[],
@@ -61,7 +61,9 @@ class RunScope(dg.ConfigurableResource):  # type: ignore[type-arg]
         "their hold is released and their demotions are written.",
     )
 
-    def plan_run(self, engine: sa.Engine, *, run_id: str, mode: Mode) -> Run:
+    def plan_run(
+        self, engine: sa.Engine, *, run_id: str, mode: Mode, may_be_future: bool = False
+    ) -> Run:
         """Resolves the scope into a run of the core's."""
         return plan_run(
             engine,
@@ -70,6 +72,7 @@ class RunScope(dg.ConfigurableResource):  # type: ignore[type-arg]
             allow_mass_change=self.allow_mass_change,
             run_id=run_id,
             mode=mode,
+            may_be_future=may_be_future,
             write_dates=Settings.from_environment().write_last_order_date,
         )
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from leora_pipeline.cli import main
 from leora_pipeline.core.database import create_engine
 from leora_pipeline.sample import SampleTenant
 from leora_pipeline_tests.acceptance.conftest import WELL_CRAFTED, Crm, Leora
@@ -500,7 +503,9 @@ def test_preview_works_where_the_server_forbids_writes(
     database = pipeline_url.rpartition("?")[0].rpartition("/")[2]
     misclassified.run(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
 
-    assert leora("update").code == 1
+    refused = leora("update")
+    assert refused.code == 1
+    assert "read-only" in refused.error
     assert json_of(leora("preview", "--json"))["results"][0]["incorrect"] == 4
 
 
@@ -822,6 +827,78 @@ def test_a_variable_that_means_nothing_is_wrong_usage_named(
     assert outcome.code == 2
     assert variable in outcome.error
     assert value in outcome.error
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "datestyle = 'SQL, DMY'",
+        "client_encoding = 'LATIN1'",
+        "timezone = 'Asia/Tokyo'",
+        "statement_timeout = '1ms'",
+        "default_transaction_isolation = 'serializable'",
+    ],
+)
+def test_no_setting_of_the_database_changes_what_an_update_does(
+    crm_of_user: Crm, leora: Leora, setting: str
+) -> None:
+    customer = crm_of_user.customer(
+        crm_of_user.tenant(), "ACTIVE", orders=(ago(days=200),), name="Chez Zoé 🍷"
+    )
+    crm_of_user.run(f"ALTER DATABASE {crm_of_user.engine.url.database} SET {setting}")
+
+    preview, update = leora("preview"), leora("update")
+
+    assert (preview.code, update.code) == (0, 0), preview.err + update.err
+    assert "Chez Zoé 🍷" in preview.out
+    assert crm_of_user.type_of(customer) == "TARGET"
+
+
+def test_a_schema_of_a_newer_version_is_refused_with_the_way_out(
+    crm_of_user: Crm, leora: Leora
+) -> None:
+    crm_of_user.run("UPDATE leora_pipeline.alembic_version SET version_num = '9999'")
+
+    for command in (("update",), ("migrate",), ("migrate", "--down")):
+        outcome = leora(*command)
+        assert outcome.code == 1
+        assert "9999" in outcome.error
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_and_a_variable_shows_all_of_it(
+    crm_of_user: Crm, leora: Leora, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*arguments: object) -> None:
+        raise ZeroDivisionError("it broke")
+
+    monkeypatch.setattr("leora_pipeline.cli.status.read_status", break_down)
+    outcome = leora("status")
+    assert outcome.code == 1
+    assert "unexpected ZeroDivisionError: it broke" in outcome.error
+
+    monkeypatch.setenv("LEORA_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["status"])
+
+
+def test_output_that_cannot_be_written_is_one_line(pipeline_url: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [BIN / "leora", "status", "--json"],
+            env=environment(LEORA_DATABASE_URL=pipeline_url),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_without_a_command_the_help_is_shown(leora: Leora) -> None:
+    outcome = leora()
+    assert outcome.code == 2
+    assert "Commands:" in outcome.err
 
 
 # Output.

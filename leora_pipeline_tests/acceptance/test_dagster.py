@@ -14,6 +14,7 @@ import dagster as dg
 import pytest
 
 from leora_pipeline.core.settings import PROJECT_ROOT
+from leora_pipeline.core.status import read_status
 from leora_pipeline.definitions import build_defs, defs
 from leora_pipeline.sample import SampleTenant
 from leora_pipeline_tests.acceptance.conftest import Crm, Leora
@@ -472,6 +473,43 @@ def test_a_failing_tenant_fails_the_run_by_name_once_the_others_are_done(
     assert [row.slug for row in published] == ["sound"]
 
 
+def full_job() -> dg.JobDefinition:
+    """Returns the full job, for Dagster to find again."""
+    return defs.resolve_job_def("refresh_account_types")
+
+
+def test_a_run_re_executed_from_its_failure_is_no_full_success(
+    crm_of_user: Crm, launch: Launch, instance: dg.DagsterInstance
+) -> None:
+    broken = crm_of_user.tenant("broken")
+    crm_of_user.customer(broken, None)
+    crm_of_user.break_tenant(broken)
+    failed = launch()
+    options = dg.ReexecutionOptions.from_failure(failed.run_id, instance)
+
+    with dg.execute_job(
+        dg.reconstructable(full_job),
+        instance=instance,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        reexecution_options=options,
+    ) as again:
+        assert again.success, "only the last step was left to do"
+
+    assert runs_of(crm_of_user, again.run_id) == {"broken": ("partial", "succeeded")}
+    problems = read_status(crm_of_user.engine).problems
+    assert any("the last full run failed" in problem for problem in problems)
+
+
+def test_preview_may_look_into_the_future(crm_of_user: Crm, launch: Launch) -> None:
+    tenant = crm_of_user.tenant()
+    crm_of_user.customer(tenant, "ACTIVE", orders=(ago(days=1),))
+
+    assert launch("preview_account_types", as_of="2999-01-01").success
+
+    [change] = crm_of_user.run("SELECT to_type FROM leora_pipeline.account_type_change")
+    assert change.to_type == "PROSPECT"
+
+
 def test_preview_changes_the_plan_and_nothing_else(crm_of_user: Crm, launch: Launch) -> None:
     crm_of_user.load(HEALTHY)
     before = crm_of_user.contents()
@@ -581,15 +619,16 @@ def test_a_held_tenant_leaves_the_run_a_success_and_its_check_says_so(
 
 
 @pytest.mark.parametrize(
-    ("scope", "named"),
+    ("job", "scope", "named"),
     [
-        ({"tenants": ["celar"]}, "celar"),
-        ({"allow_mass_change": ["nobody"]}, "nobody"),
-        ({"as_of": "yesterday"}, "yesterday"),
-        ({"as_of": "2999-01-01"}, "future"),
+        ("refresh_account_types", {"tenants": ["celar"]}, "celar"),
+        ("refresh_account_types", {"allow_mass_change": ["nobody"]}, "nobody"),
+        ("refresh_account_types", {"as_of": "yesterday"}, "yesterday"),
+        ("refresh_account_types", {"as_of": "2999-01-01"}, "future"),
+        ("preview_account_types", {"tenants": ["celar"]}, "celar"),
+        ("preview_account_types", {"as_of": "yesterday"}, "yesterday"),
     ],
 )
-@pytest.mark.parametrize("job", ["refresh_account_types", "preview_account_types"])
 def test_bad_configuration_fails_the_run_with_one_clear_line(
     crm_of_user: Crm, launch: Launch, job: str, scope: dict[str, object], named: str
 ) -> None:

@@ -11,7 +11,9 @@ from tempfile import TemporaryDirectory
 import psycopg
 import pytest
 
-from leora_pipeline.embedded import embedded_postgres
+from leora_pipeline import LeoraError
+from leora_pipeline.core.database import create_engine
+from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 
 
 @pytest.fixture
@@ -62,7 +64,18 @@ def test_it_starts_again_after_it_was_killed(folder: Path) -> None:
         assert answer(server.url("crm")) == 1
 
 
-def test_a_deep_folder_is_no_obstacle(folder: Path) -> None:
-    deep = folder.joinpath(*["a-rather-long-name-of-a-folder"] * 5)
-    with embedded_postgres(deep) as server:
+@pytest.mark.parametrize(
+    "name", ["My Projects", "it's 100 %", "/".join(["a rather long name of a folder"] * 5)]
+)
+def test_no_name_of_a_folder_is_an_obstacle(folder: Path, name: str) -> None:
+    with embedded_postgres(folder / name) as server:
         assert answer(server.url("crm")) == 1
+        engine = create_engine(server.url("crm"))
+        engine.connect().close()
+        engine.dispose()
+
+
+def test_a_server_that_cannot_start_is_told_in_one_line(folder: Path) -> None:
+    (folder / "taken").write_text("no folder")
+    with pytest.raises(LeoraError, match=r"does not start in .*taken"):
+        EmbeddedPostgres(folder / "taken")

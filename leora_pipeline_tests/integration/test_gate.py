@@ -310,6 +310,21 @@ def test_a_held_tenant_stays_held_for_as_long_as_its_orders_are_missing(
     assert len(holds(build, tenant)) == 1
 
 
+def test_an_instant_of_the_past_given_by_mistake_demotes_nobody(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant = build.tenant()
+    add_customers(build, tenant, 20, ordered=ago(days=10))
+    update_account_types(engine=engine)
+
+    (result,) = update_account_types(as_of=ago(days=2000), engine=engine)
+
+    assert result.held
+    assert counts(build, tenant) == {"ACTIVE": 20}
+    update_account_types(engine=engine)
+    assert not is_held(build, tenant)
+
+
 def test_demotions_by_age_after_three_weeks_pass(engine: sa.Engine, build: CrmBuilder) -> None:
     tenant = build.tenant()
     customers = add_customers(build, tenant, 15, ordered=ago(days=190))

@@ -962,7 +962,7 @@ def test_an_interrupted_run_is_recorded_as_failed_and_the_next_one_makes_up_for_
     with pytest.raises(KeyboardInterrupt):
         run_all_steps(engine, run)
 
-    assert failed_run(build, run) == [("failed", "KeyboardInterrupt")]
+    assert failed_run(build, run) == [("failed", "the run was interrupted")]
     assert build.run('SELECT count("accountType") FROM "Customer"') == [(10,)]
     settle(engine, build)
     assert build.run('SELECT count("accountType") FROM "Customer"') == [(35,)]

@@ -7,8 +7,10 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from leora_pipeline import update_account_types
-from leora_pipeline_tests.crm_builder import CrmBuilder, ago
+from leora_pipeline import update_account_types, update_customer_account_type
+from leora_pipeline.core.preview import preview
+from leora_pipeline.core.runs import plan_run
+from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
 
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -48,3 +50,36 @@ def test_drafts_cancelled_undated_and_future_orders_do_not_count(
     update_account_types(engine=engine)
 
     assert build.type_of(customer) == "TARGET"
+
+
+@pytest.mark.parametrize("date", ["infinity", "-infinity", "0044-03-15 BC", "10000-01-01"])
+def test_a_date_that_no_client_can_read_is_no_date(
+    engine: sa.Engine, build: CrmBuilder, date: str
+) -> None:
+    tenant = build.tenant()
+    ordered = ago(days=200)
+    customer = build.customer(tenant, "ACTIVE", orders=(ordered, ago(days=1)))
+    never = build.customer(tenant, None)
+    build.run(
+        'UPDATE "Order" SET "orderedAt" = CAST(:date AS timestamp) WHERE "orderedAt" > :recent',
+        date=date,
+        recent=stored(ago(days=2)),
+    )
+    build.run(
+        'UPDATE "Customer" SET "lastOrderDate" = CAST(:date AS timestamp) WHERE id = :id',
+        date=date,
+        id=never,
+    )
+
+    seen = preview(engine, plan_run(engine).tenants)
+    update_account_types(engine=engine)
+
+    expected = {
+        misclassified.customer_id: misclassified.expected
+        for previewed in seen.tenants
+        for misclassified in previewed.misclassified
+    }
+    assert expected == {str(customer): "TARGET", str(never): "PROSPECT"}
+    assert build.read(customer)[:2] == ("TARGET", ordered)
+    assert build.type_of(never) == "PROSPECT"
+    assert update_customer_account_type(never, engine=engine).last_order_at is None

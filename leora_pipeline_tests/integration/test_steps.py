@@ -93,7 +93,7 @@ def test_a_preview_shows_what_the_run_after_it_does(engine: sa.Engine, build: Cr
     build.customer(tenant, "HOLD")
     empty = build.tenant("empty")
 
-    seen = preview(engine, plan_run(engine), limit=20)
+    seen = preview(engine, plan_run(engine).tenants)
 
     cellar, nothing = sorted(seen.tenants, key=lambda t: t.tenant_slug)
     assert (cellar.total, cellar.correct, cellar.incorrect, cellar.pinned) == (2, 1, 1, 1)
@@ -185,3 +185,14 @@ def test_a_deleted_customers_state_goes_with_the_next_run_and_the_log_stays(
     update_account_types(engine=engine)
     assert build.run("SELECT * FROM leora_pipeline.customer_state") == []
     assert build.log(customer) == [(None, "ACTIVE", "order")]
+
+
+def test_one_tenant_may_be_named_without_a_list(engine: sa.Engine, build: CrmBuilder) -> None:
+    build.tenant("cellar")
+    build.tenant("vine")
+    assert [r.tenant_slug for r in update_account_types("vine", engine=engine)] == ["vine"]
+
+
+def test_what_is_no_id_is_no_customer(engine: sa.Engine) -> None:
+    with pytest.raises(WrongUsageError, match="UUID"):
+        update_customer_account_type("17", engine=engine)

@@ -15,7 +15,7 @@ from uuid import UUID
 import pandas as pd
 import sqlalchemy as sa
 
-from leora_pipeline.core.database import SQL, now, transaction
+from leora_pipeline.core.database import SQL, now, plan_for_whole_tables, transaction
 from leora_pipeline.core.quality.expectations import Expectations, failing_keys
 from leora_pipeline.core.statements import statement
 
@@ -139,12 +139,15 @@ def _verdict(check: Check, row: Row, is_failing: bool, checked_at: datetime) -> 
     return Verdict(check.name, row["tenant_slug"], check.severity, status, message, checked_at)
 
 
-def _reader(name: str, **parameters: object) -> Callable[[sa.Engine], pd.DataFrame]:
-    """Returns what reads the frame of a named statement."""
+def _reader(
+    name: str, *, is_heavy: bool = False, **parameters: object
+) -> Callable[[sa.Engine], pd.DataFrame]:
+    """Returns what reads the frame of a named statement; a heavy one reads whole tables."""
 
     def read(engine: sa.Engine) -> pd.DataFrame:
         with transaction(engine) as connection:
-            connection.execute(statement(SQL, "refresh.sql", "plan_for_whole_tables"))
+            if is_heavy:
+                plan_for_whole_tables(connection)
             result = connection.execute(statement(SQL, "quality.sql", name), parameters)
             frame = pd.DataFrame(result.all(), columns=list(result.keys()))
         frame["tenant_id"] = frame["tenant_id"].astype(str)
@@ -163,7 +166,7 @@ def _read_disagreements(engine: sa.Engine) -> pd.DataFrame:
     suspects: list[UUID] | None = None
     for _ in range(2):
         with transaction(engine, snapshot=True) as connection:
-            connection.execute(statement(SQL, "refresh.sql", "plan_for_whole_tables"))
+            plan_for_whole_tables(connection)
             rows = connection.execute(
                 look,
                 {
@@ -231,7 +234,7 @@ CHECKS: tuple[Check, ...] = (
         severity="error",
         description="No order belongs to another tenant than its customer does. Such an order "
         "counts for nobody.",
-        read=_reader("orders_of_other_tenants"),
+        read=_reader("orders_of_other_tenants", is_heavy=True),
         expectations=_is_zero("orders"),
         message=lambda row: f"{row['orders']} orders of customers of another tenant",
     ),
@@ -241,7 +244,7 @@ CHECKS: tuple[Check, ...] = (
         severity="warn",
         description="Few orders are dated in the future. They count from their date on; many of "
         "them are the mark of a wrong clock or a wrong time zone.",
-        read=_reader("future_orders"),
+        read=_reader("future_orders", is_heavy=True),
         expectations=_at_most("future_pct", "future_orders_above"),
         message=lambda row: (
             f"{row['future_pct']:.1f} % of orders are dated in the future "

@@ -20,7 +20,7 @@ CROSS JOIN leora_pipeline.customer_state AS s
 JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
 WHERE s.tenant_id = :tenant_id AND s.customer_id = ANY (CAST(:customer_ids AS uuid[]))
   AND leora_pipeline.is_lost(
-    c."accountType"::text, s.account_type, s.told_order_at, CAST(:as_of AS timestamptz),
+    c."accountType"::text, s.account_type, s.told_order_at,
     leora_pipeline.threshold(:as_of, q.threshold_unit, q.active_within),
     leora_pipeline.threshold(:as_of, q.threshold_unit, q.target_within)
   )
@@ -54,7 +54,7 @@ WITH differing AS (
       s.last_order_at AT TIME ZONE 'UTC' < c."lastOrderDate", true
     ) AS is_held_date,
     leora_pipeline.is_lost(
-      c."accountType"::text, s.account_type, s.told_order_at, CAST(:as_of AS timestamptz),
+      c."accountType"::text, s.account_type, s.told_order_at,
       leora_pipeline.threshold(:as_of, q.threshold_unit, q.active_within),
       leora_pipeline.threshold(:as_of, q.threshold_unit, q.target_within)
     ) AS is_lost

@@ -43,3 +43,8 @@ SELECT to_regclass('leora_pipeline.alembic_version') IS NOT NULL
 -- name: revision
 -- The installed revision; at most one row.
 SELECT version_num FROM leora_pipeline.alembic_version
+
+-- name: plan_for_whole_tables
+-- A read of everything hashes a row a customer; what the defaults give it spills to disk, and
+-- compiling it costs more than it saves.
+SET LOCAL work_mem = '128MB'; SET LOCAL jit = off

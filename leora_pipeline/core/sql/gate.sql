@@ -20,7 +20,7 @@ JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
 WHERE s.tenant_id = :tenant_id
   AND s.to_tell AND s.told_order_at > COALESCE(s.last_order_at, '-infinity')
   AND leora_pipeline.is_lost(
-    c."accountType"::text, s.account_type, s.told_order_at, CAST(:as_of AS timestamptz),
+    c."accountType"::text, s.account_type, s.told_order_at,
     leora_pipeline.threshold(:as_of, q.threshold_unit, q.active_within),
     leora_pipeline.threshold(:as_of, q.threshold_unit, q.target_within)
   )

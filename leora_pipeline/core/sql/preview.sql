@@ -8,7 +8,7 @@ SELECT
   leora_pipeline.is_pinned(d.crm_type) AS is_pinned,
   count(*) AS customers,
   count(*) FILTER (WHERE leora_pipeline.is_lost(
-    d.crm_type, d.account_type, d.told_order_at, CAST(:as_of AS timestamptz),
+    d.crm_type, d.account_type, d.told_order_at,
     d.active_since, d.target_since
   )) AS lost
 FROM leora_pipeline.derive_customers(

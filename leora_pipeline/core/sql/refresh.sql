@@ -1,8 +1,3 @@
--- name: plan_for_whole_tables
--- A read of everything hashes a row a customer; what the defaults give it spills to disk, and
--- compiling it costs more than it saves.
-SET LOCAL work_mem = '128MB'; SET LOCAL jit = off
-
 -- name: stale_customers
 -- The customers whose state is outdated, and those whose state says wrongly that the CRM agrees, or
 -- that it does not. Parameters as the driver writes them, since this one is streamed.
@@ -26,7 +21,7 @@ INSERT INTO leora_pipeline.customer_state
   (tenant_id, customer_id, account_type, ever_ordered, to_tell, told_type, told_order_at, as_of)
 SELECT
   c."tenantId", c.id, 'PROSPECT', false, false,
-  c."accountType"::text, c."lastOrderDate" AT TIME ZONE 'UTC', CAST(:as_of AS timestamptz)
+  c."accountType"::text, leora_pipeline.usable_date(c."lastOrderDate"), CAST(:as_of AS timestamptz)
 FROM "Customer" AS c
 WHERE c."tenantId" = :tenant_id AND c.id = ANY (CAST(:customer_ids AS uuid[]))
 ORDER BY c.id

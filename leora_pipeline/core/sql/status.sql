@@ -6,7 +6,11 @@ SELECT
   COALESCE(f.finished_at, t."createdAt" AT TIME ZONE 'UTC')
     < clock_timestamp() - make_interval(hours => :stale_after) AS is_stale,
   l.status AS last_status,
-  l.error AS last_error
+  l.error AS last_error,
+  COALESCE(
+    l.status = 'running' AND l.started_at < clock_timestamp() - make_interval(hours => :stuck_after),
+    false
+  ) AS is_stuck
 FROM "Tenant" AS t
 LEFT JOIN LATERAL (
   SELECT max(finished_at) AS finished_at
@@ -14,8 +18,8 @@ LEFT JOIN LATERAL (
   WHERE tenant_id = t.id AND mode = 'full' AND status = 'succeeded'
 ) AS f ON true
 LEFT JOIN LATERAL (
-  SELECT status, error FROM leora_pipeline.tenant_run
-  WHERE tenant_id = t.id
+  SELECT status, error, started_at FROM leora_pipeline.tenant_run
+  WHERE tenant_id = t.id AND mode = 'full'
   ORDER BY started_at DESC
   LIMIT 1
 ) AS l ON true

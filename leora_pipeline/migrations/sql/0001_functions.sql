@@ -77,19 +77,19 @@ COMMENT ON FUNCTION leora_pipeline.date_differs IS
   'Whether the CRM''s date has to be written; of one who never ordered, it keeps its own';
 
 CREATE FUNCTION leora_pipeline.is_lost(
-  p_from_type text, p_to_type text, p_told_order_at timestamptz, p_as_of timestamptz,
+  p_from_type text, p_to_type text, p_told_order_at timestamptz,
   p_active_since timestamptz, p_target_since timestamptz
 ) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT COALESCE(
     leora_pipeline.type_rank(p_to_type) < leora_pipeline.type_rank(p_from_type)
-    AND p_told_order_at <= p_as_of
     AND leora_pipeline.type_rank(p_to_type) < leora_pipeline.type_rank(
       leora_pipeline.derive_account_type(p_told_order_at, p_active_since, p_target_since)
     ), false)
 $$;
 COMMENT ON FUNCTION leora_pipeline.is_lost IS
   'Whether a demotion is due to a last order date that went back: by age alone, the date that the '
-  'CRM''s type rests on would give a higher one';
+  'CRM''s type rests on would give a higher one. That holds for an as_of of the past too, for which '
+  'all younger orders are gone';
 
 CREATE FUNCTION leora_pipeline.change_cause(
   p_is_lost boolean, p_from_type text, p_to_type text, p_told_type text,
@@ -123,6 +123,13 @@ CREATE FUNCTION leora_pipeline.type_reason(
 $$;
 COMMENT ON FUNCTION leora_pipeline.type_reason IS 'Says why a customer has its type, for people';
 
+CREATE FUNCTION leora_pipeline.usable_date(p_date timestamp)
+RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE WHEN p_date BETWEEN '0001-01-01' AND '9999-12-31' THEN p_date AT TIME ZONE 'UTC' END
+$$;
+COMMENT ON FUNCTION leora_pipeline.usable_date IS
+  'A date of the CRM as an instant; none where it is infinite or of a year that clients cannot read';
+
 CREATE FUNCTION leora_pipeline.derive_customers(
   p_tenant_ids uuid[], p_customer_ids uuid[], p_as_of timestamptz
 ) RETURNS TABLE (
@@ -153,7 +160,7 @@ CREATE FUNCTION leora_pipeline.derive_customers(
     e.imported_order_at,
     e.ever_ordered,
     CASE WHEN s.customer_id IS NULL THEN c."accountType"::text ELSE s.told_type END,
-    CASE WHEN s.customer_id IS NULL THEN c."lastOrderDate" AT TIME ZONE 'UTC'
+    CASE WHEN s.customer_id IS NULL THEN leora_pipeline.usable_date(c."lastOrderDate")
          ELSE s.told_order_at END,
     COALESCE(s.to_tell, false),
     s.customer_id IS NOT NULL
@@ -191,7 +198,7 @@ CREATE FUNCTION leora_pipeline.derive_customers(
       CROSS JOIN LATERAL leora_pipeline.effective_policy(t.tenant_id) AS q
     ) AS u ON u.tenant_id = o."tenantId"
     WHERE o.status::text <> ALL (u.uncounted_statuses)
-      AND o."orderedAt" IS NOT NULL
+      AND o."orderedAt" BETWEEN '0001-01-01' AND '9999-12-31'
       AND (p_customer_ids IS NULL OR o."customerId" = ANY (p_customer_ids))
     GROUP BY o."tenantId", o."customerId"
   ) AS o ON o."tenantId" = c."tenantId" AND o."customerId" = c.id
@@ -199,7 +206,7 @@ CREATE FUNCTION leora_pipeline.derive_customers(
     SELECT
       o.counted_order_at IS NOT NULL OR COALESCE(s.ever_ordered, false) AS ever_ordered,
       CASE WHEN o.counted_order_at IS NOT NULL OR COALESCE(s.ever_ordered, false)
-           THEN s.imported_order_at ELSE c."lastOrderDate" AT TIME ZONE 'UTC'
+           THEN s.imported_order_at ELSE leora_pipeline.usable_date(c."lastOrderDate")
       END AS imported_order_at
   ) AS i
   CROSS JOIN LATERAL (
