@@ -8,7 +8,7 @@ import warnings
 import click
 
 from leora_pipeline.cli.databases import dagster_environment
-from leora_pipeline.cli.output import print_summary, print_verdicts
+from leora_pipeline.cli.output import print_summary, print_verdicts, working
 from leora_pipeline.core.database import create_engine
 from leora_pipeline.core.errors import LeoraError
 from leora_pipeline.core.publish import read_results
@@ -22,7 +22,8 @@ def command() -> None:
     click.echo("[update-account-types] Starting daily account type update...")
     with dagster_environment(demo=True) as url:
         begun = time.monotonic()
-        run_id = _run_through_dagster()
+        with working("running refresh_account_types through Dagster"):
+            run_id = _run_through_dagster()
         duration_ms = round(1000 * (time.monotonic() - begun))
         engine = create_engine(url)
         results = read_results(engine, plan_run(engine, run_id=run_id))

@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 
 import click
@@ -68,6 +68,13 @@ def progress() -> Iterator[OnProgress]:
             shown.update(task, description=f"{step}: {customers:,} customers")
 
         yield update
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Shows, on standard error where that is a terminal, that something is being done."""
+    with Console(stderr=True).status(what) if sys.stderr.isatty() else nullcontext():
+        yield
 
 
 def percent(part: int, total: int) -> str:

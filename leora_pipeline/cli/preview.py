@@ -10,7 +10,7 @@ import click
 
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import as_of_option, json_option, tenant_option
-from leora_pipeline.cli.output import percent, print_json, print_table
+from leora_pipeline.cli.output import percent, print_json, print_table, working
 from leora_pipeline.core.database import transaction
 from leora_pipeline.core.preview import TYPES, UNCLASSIFIED, Preview, TenantPreview, preview
 from leora_pipeline.core.tenants import find_tenants
@@ -35,7 +35,8 @@ def command(
     with crm_engine(writable=False) as engine:
         with transaction(engine) as connection:
             tenants = find_tenants(connection, tenant_slugs)
-        seen = preview(engine, tenants, as_of=as_of, limit=limit)
+        with working("reading orders"):
+            seen = preview(engine, tenants, as_of=as_of, limit=limit)
     if as_json:
         print_json({"as_of": seen.as_of, "results": [_as_json(t) for t in seen.tenants]})
     else:
