@@ -16,6 +16,7 @@ from leora_pipeline.orchestration.catalog import CRM_ASSETS
 from leora_pipeline.orchestration.checks import ASSET_CHECKS
 from leora_pipeline.orchestration.jobs import JOBS, schedules
 from leora_pipeline.orchestration.resources import CrmDatabase, RunScope
+from leora_pipeline.orchestration.sensors import SENSORS
 
 
 def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Definitions:
@@ -29,6 +30,7 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
         asset_checks=ASSET_CHECKS,
         jobs=JOBS,
         schedules=schedules(Settings.from_environment().schedule_timezone),
+        sensors=SENSORS,
         resources={
             "crm": CrmDatabase(),
             "scope": RunScope.configure_at_launch(),

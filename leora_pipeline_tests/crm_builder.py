@@ -9,6 +9,8 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 
 from leora_pipeline.core.database import transaction
+from leora_pipeline.core.statements import raw_statement
+from leora_pipeline.migrations import TRIGGER_REMOVALS
 
 
 def ago(*, days: float = 0, **parts: float) -> datetime:
@@ -33,6 +35,16 @@ class CrmBuilder:
         with transaction(self.engine) as connection:
             result = connection.execute(sa.text(sql), parameters)
             return list(result.all()) if result.returns_rows else []
+
+    def without_capture(self) -> None:
+        """Removes the triggers, as `leora migrate --no-triggers` never sets them."""
+        for name in TRIGGER_REMOVALS:
+            self.run(raw_statement("leora_pipeline.migrations.sql", "triggers.sql", name))
+
+    def pending(self) -> set[UUID]:
+        """Returns the customers that are pending."""
+        rows = self.run("SELECT customer_id FROM leora_pipeline.pending_customer")
+        return {row.customer_id for row in rows}
 
     def tenant(self, slug: str = "cellar", timezone: str = "UTC") -> UUID:
         """Adds a tenant."""

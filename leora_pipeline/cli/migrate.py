@@ -14,10 +14,15 @@ from leora_pipeline.migrations import install_schema, print_schema, remove_schem
 @click.command("migrate")
 @click.option("--down", is_flag=True, help="Remove the schema; what was written to the CRM stays.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print the SQL instead of running it.")
-def command(down: bool, as_sql: bool) -> None:
+@click.option(
+    "--no-triggers",
+    is_flag=True,
+    help="Leave the CRM's tables without triggers: changes are then seen by full runs alone.",
+)
+def command(down: bool, as_sql: bool, no_triggers: bool) -> None:
     """Install the schema leora_pipeline in the CRM's database, or bring it up to date."""
     if as_sql:
-        print_schema(sys.stdout, down=down)
+        print_schema(sys.stdout, down=down, triggers=not no_triggers)
         return
     with crm_engine(fit=False) as engine:
         if down:
@@ -25,5 +30,5 @@ def command(down: bool, as_sql: bool) -> None:
             click.echo("Schema leora_pipeline: removed")
         else:
             require_fit_database(engine, migrated=False)
-            install_schema(engine)
+            install_schema(engine, triggers=not no_triggers)
             click.echo(f"Schema leora_pipeline: revision {SCHEMA_REVISION}")

@@ -37,6 +37,16 @@ def command(as_json: bool) -> None:
                 for tenant in status.tenants
             ],
         )
+        if status.missing_triggers:
+            click.echo(
+                f"Changes are not captured (no trigger {', '.join(status.missing_triggers)}): "
+                "full runs alone see them; `leora migrate` sets the triggers"
+            )
+        oldest = status.oldest_pending_seconds
+        click.echo(
+            f"Changes pending: {status.pending}"
+            + (f", the oldest for {oldest:.0f} s" if oldest is not None else "")
+        )
         click.echo(f"Customers still to be told to the CRM: {status.untold}")
         oldest = status.oldest_transaction_seconds
         click.echo(f"Oldest open transaction: {f'{oldest:.0f} s' if oldest else 'none'}")

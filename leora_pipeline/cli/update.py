@@ -12,7 +12,7 @@ from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import as_of_option, json_option, tenant_option
 from leora_pipeline.cli.output import print_json, print_summary, progress
 from leora_pipeline.core.database import now, transaction
-from leora_pipeline.core.errors import TenantsFailedError
+from leora_pipeline.core.errors import TenantsFailedError, WrongUsageError
 from leora_pipeline.core.runs import plan_run
 from leora_pipeline.core.settings import Settings
 from leora_pipeline.core.tenants import find_tenants
@@ -27,11 +27,22 @@ from leora_pipeline.core.update import run_all_steps
     is_flag=True,
     help="Release the hold of the tenants named (or of all) and write their demotions.",
 )
+@click.option(
+    "--incremental",
+    is_flag=True,
+    help="Look only at customers whom a change concerns, or whom time has outdated.",
+)
 @json_option
 def command(
-    tenant_slugs: tuple[str, ...], as_of: datetime | None, allow_mass_change: bool, as_json: bool
+    tenant_slugs: tuple[str, ...],
+    as_of: datetime | None,
+    allow_mass_change: bool,
+    incremental: bool,
+    as_json: bool,
 ) -> None:
     """Bring the account types of all customers up to date."""
+    if incremental and as_of is not None:
+        raise WrongUsageError("--incremental is about now; leave out --as-of, or --incremental")
     if not as_json:
         click.echo("[update-account-types] Starting daily account type update...")
     with crm_engine() as engine:
@@ -46,6 +57,7 @@ def command(
                 tenant_slugs=tenant_slugs,
                 as_of=as_of,
                 allow_mass_change=[tenant.slug for tenant in tenants] if allow_mass_change else [],
+                mode="incremental" if incremental else "full",
                 write_dates=Settings.from_environment().write_last_order_date,
                 on_progress=on_progress,
             )

@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from leora_pipeline.core.database import SQL, now, transaction
 from leora_pipeline.core.gate import is_held, judge_tenant
 from leora_pipeline.core.runs import (
-    NIGHTLY,
     Run,
     failing_all,
     isolated,
@@ -65,7 +64,7 @@ def apply(engine: sa.Engine, run: Run) -> Applied:
                     with transaction(engine) as connection:
                         customer_ids = lock_customers(connection, tenant.tenant_id, after=after)
                         total += apply_customers(
-                            connection, run, tenant.tenant_id, customer_ids, path=NIGHTLY
+                            connection, run, tenant.tenant_id, customer_ids, path=run.path
                         )
                     run.on_progress("apply", total.written)
                     if len(customer_ids) < BATCH:
@@ -134,6 +133,7 @@ def apply_customers(
         if lost
         else is_held(connection, tenant_id)
     )
+    connection.execute(statement(SQL, "apply.sql", "announce"))
     row = connection.execute(
         statement(SQL, "apply.sql", "write_customers"), {**parameters, "held": held}
     ).one()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -50,7 +50,7 @@ def publish(engine: sa.Engine, run: Run) -> list[AccountTypeUpdateResult]:
     """Publishes the distribution of the run's tenants, a row a tenant and day, and ends the run.
 
     Returns:
-        A result for each tenant, in the order of slugs.
+        A result for each tenant that the run concerned, in the order of slugs.
 
     Raises:
         TenantsFailedError: Some tenants failed, here or in an earlier step. The others are done
@@ -61,8 +61,12 @@ def publish(engine: sa.Engine, run: Run) -> list[AccountTypeUpdateResult]:
     with failing_all(engine, run):
         with transaction(engine) as connection:
             as_of = run.as_of or now(connection)
-        results = {result.tenant_id: result for result in read_results(engine, run)}
-        for tenant in running_tenants(engine, run):
+        running = running_tenants(engine, run)
+        results = {
+            result.tenant_id: result
+            for result in read_results(engine, replace(run, tenants=tuple(running)))
+        }
+        for tenant in running:
             with isolated(engine, run, tenant):
                 result = results[tenant.tenant_id]
                 with transaction(engine) as connection:

@@ -1,8 +1,9 @@
 """Refresh: brings ``customer_state`` to what the orders say. Nothing else writes that derivation.
 
-A snapshot decides whom to look at (`stale_customers`); what is written is derived afterwards, in a
-statement of its own, once the customers' state rows are locked (`refresh_customers`). So whatever
-commits in between is seen, and of two refreshes of a customer the later one sees the earlier.
+A snapshot decides whom to look at (`customers_to_refresh`); what is written is derived afterwards,
+in a statement of its own, once the customers' state rows are locked (`refresh_customers`). So
+whatever commits in between is seen, and of two refreshes of a customer the later one sees the
+earlier. What is pending for a customer is deleted with the same certainty.
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ def refresh(engine: sa.Engine, run: Run) -> int:
     Returns:
         How many customers were looked at more closely.
     """
-    start_tenants(engine, run)
+    if run.mode == "incremental":
+        start_tenants(engine, run, waiting_tenants(engine, run))
+    else:
+        start_tenants(engine, run)
     count = 0
     with failing_all(engine, run):
-        forget_deleted_customers(engine, run)
+        if run.mode != "incremental":
+            forget_deleted_customers(engine, run)
         sound = {tenant.tenant_id: tenant for tenant in running_tenants(engine, run)}
-        for tenant_id, customer_ids in stale_customers(engine, run):
+        for tenant_id, customer_ids in customers_to_refresh(engine, run):
             tenant = sound.pop(tenant_id, None)
             if tenant is None:
                 continue
@@ -63,8 +68,21 @@ def refresh(engine: sa.Engine, run: Run) -> int:
     return count
 
 
-def stale_customers(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, list[UUID]]]:
+def waiting_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
+    """Returns the run's tenants for whom an incremental run has something to do."""
+    with transaction(engine) as connection:
+        return list(
+            connection.execute(
+                statement(SQL, "refresh.sql", "waiting_tenants"),
+                {"tenant_ids": run.tenant_ids, "as_of": run.as_of or now(connection)},
+            ).scalars()
+        )
+
+
+def customers_to_refresh(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, list[UUID]]]:
     """Finds, in one read over all tenants of the run, the customers to refresh.
+
+    For an incremental run those are the pending and the due; for any other it is a look at all.
 
     The read ends before the first batch is handed out. Were it still open then, a migration of the
     CRM would wait for it, and a refresh, on another connection, behind the migration: for ever. The
@@ -73,6 +91,7 @@ def stale_customers(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, list[UU
     Yields:
         A tenant's id and up to `BATCH` ids of its customers, ascending, tenant by tenant.
     """
+    query = "waiting_customers" if run.mode == "incremental" else "stale_customers"
     with SpooledTemporaryFile(max_size=2**20) as waiting:
         counts: Counter[UUID] = Counter()
         with transaction(engine) as connection:
@@ -80,7 +99,7 @@ def stale_customers(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, list[UU
             plan_for_whole_tables(connection)
             for tenant_id, customer_id in stream_rows(
                 connection,
-                raw_statement(SQL, "refresh.sql", "stale_customers"),
+                raw_statement(SQL, "refresh.sql", query),
                 {"tenant_ids": run.tenant_ids, "as_of": as_of, "write_dates": run.write_dates},
                 size=BATCH,
             ):
@@ -118,6 +137,7 @@ def refresh_customers(
         {**scope, "as_of": as_of or now(connection)},
     )
     locked = connection.execute(statement(SQL, "refresh.sql", "lock_states"), scope).scalars().all()
+    connection.execute(statement(SQL, "refresh.sql", "forget_pending"), {**scope, "locked": locked})
     connection.execute(
         statement(SQL, "refresh.sql", "derive_states"),
         {
@@ -128,11 +148,16 @@ def refresh_customers(
             "write_dates": write_dates,
         },
     )
+    connection.execute(
+        statement(SQL, "refresh.sql", "forget_locked"),
+        {"tenant_id": tenant_id, "customer_ids": locked},
+    )
 
 
 def forget_deleted_customers(engine: sa.Engine, run: Run) -> int:
     """Deletes the state of customers that the CRM has no more, and returns how many those were."""
     with transaction(engine) as connection:
+        connection.execute(statement(SQL, "refresh.sql", "forget_pending_of_deleted_tenants"))
         return connection.execute(
             statement(SQL, "refresh.sql", "forget_deleted_customers"),
             {"tenant_ids": run.tenant_ids},

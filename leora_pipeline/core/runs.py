@@ -27,11 +27,9 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[str, int], None]
 """Told how a step advances: the step's name, and the customers it has dealt with so far."""
 
-Mode = Literal["full", "partial"]
-"""A full run takes all steps over whole tenants; a partial one only some of the steps."""
-
-NIGHTLY = "nightly"
-"""The cause of a transition that nothing explains better than that a full run found it."""
+Mode = Literal["full", "incremental", "partial"]
+"""A full run takes all steps over whole tenants, an incremental one over the customers for whom
+there is something to do; a partial one takes only some of the steps."""
 
 
 def no_progress(step: str, customers: int) -> None:
@@ -60,6 +58,11 @@ class Run:
     allow_mass_change: frozenset[UUID] = frozenset()
     write_dates: bool = True
     on_progress: Progress = field(default=no_progress, compare=False)
+
+    @property
+    def path(self) -> str:
+        """The cause to log of a transition that nothing explains better than who found it."""
+        return "incremental" if self.mode == "incremental" else "nightly"
 
     @property
     def tenant_ids(self) -> list[UUID]:
@@ -116,13 +119,22 @@ def plan_run(
     )
 
 
-def start_tenants(engine: sa.Engine, run: Run) -> None:
-    """Records each tenant's run as running; a step after the first finds that done already."""
+def start_tenants(engine: sa.Engine, run: Run, tenant_ids: Sequence[UUID] | None = None) -> None:
+    """Records tenants as running; a step after the first finds that done already.
+
+    Args:
+        engine: The CRM's database.
+        run: The run.
+        tenant_ids: The tenants; by default all of the run's, and of an incremental run none, since
+            its first step has named those for whom there is something to do.
+    """
+    if tenant_ids is None:
+        tenant_ids = [] if run.mode == "incremental" else run.tenant_ids
     with transaction(engine) as connection:
         connection.execute(
             statement(SQL, "runs.sql", "start_tenants"),
             {
-                "tenant_ids": run.tenant_ids,
+                "tenant_ids": list(tenant_ids),
                 "run_id": run.run_id,
                 "mode": run.mode,
                 "allowed": list(run.allow_mass_change),
@@ -131,10 +143,15 @@ def start_tenants(engine: sa.Engine, run: Run) -> None:
 
 
 def running_tenants(engine: sa.Engine, run: Run) -> list[Tenant]:
-    """Returns the tenants of the run that no step has failed for."""
+    """Returns the tenants that the run has started and no step has failed for."""
     with transaction(engine) as connection:
-        failed = set(_failures(connection, run))
-    return [tenant for tenant in run.tenants if tenant.slug not in failed]
+        running = set(
+            connection.execute(
+                statement(SQL, "runs.sql", "running"),
+                {"tenant_ids": run.tenant_ids, "run_id": run.run_id},
+            ).scalars()
+        )
+    return [tenant for tenant in run.tenants if tenant.tenant_id in running]
 
 
 def finish_tenants(engine: sa.Engine, run: Run, results: Sequence[object] = ()) -> None:

@@ -15,6 +15,9 @@ from leora_pipeline.core.database import SQL, schema_revision, transaction
 from leora_pipeline.core.quality.checks import STALE_AFTER_HOURS, Verdict
 from leora_pipeline.core.statements import statement
 
+PENDING_TOO_LONG_SECONDS = 600
+"""The sensor looks every few seconds; what it has left for so long, nobody takes up."""
+
 STUCK_AFTER_HOURS = 2
 """The maximum run time of dagster.yaml: what is running for longer is not."""
 
@@ -60,6 +63,10 @@ class Status:
         tenants: Each tenant's runs, in the order of slugs.
         holds: The holds in force.
         failing: The latest verdicts of severity error that are failures.
+        missing_triggers: Triggers of the CRM's tables that are not there: changes that they would
+            capture are seen by full runs alone.
+        pending: Changes of customers that no run has looked at yet.
+        oldest_pending_seconds: The age of the oldest of them; None where there is none.
         untold: Customers that the CRM still has to be told about, of tenants that are not held.
         oldest_transaction_seconds: The age of the oldest open transaction on the server, which
             keeps dead rows alive; None where there is none, or the role may not see others'.
@@ -69,6 +76,9 @@ class Status:
     tenants: list[TenantStatus]
     holds: list[Hold]
     failing: list[Verdict]
+    missing_triggers: list[str]
+    pending: int
+    oldest_pending_seconds: float | None
     untold: int
     oldest_transaction_seconds: float | None
 
@@ -98,6 +108,12 @@ class Status:
             f"`leora update --tenant-slug {shlex.quote(hold.tenant_slug)} --allow-mass-change`"
             for hold in self.holds
         ]
+        if (self.oldest_pending_seconds or 0) > PENDING_TOO_LONG_SECONDS:
+            lines.append(
+                f"{self.pending} changes have been pending for up to "
+                f"{self.oldest_pending_seconds:.0f} s (is the sensor new_orders on, and "
+                "the Dagster daemon running? `leora update --incremental` takes them up now)"
+            )
         told = {"fresh", "no_tenant_held"}  # Said above, and as of now.
         lines += [
             f"{verdict.tenant_slug}: {verdict.check_name}: {verdict.message}"
@@ -117,6 +133,7 @@ def read_status(engine: sa.Engine) -> Status:
                 {"stale_after": STALE_AFTER_HOURS, "stuck_after": STUCK_AFTER_HOURS},
             )
         ]
+        queue = connection.execute(statement(SQL, "status.sql", "queue")).one()
         return Status(
             schema_revision=schema_revision(connection),
             tenants=tenants,
@@ -128,6 +145,11 @@ def read_status(engine: sa.Engine) -> Status:
                 Verdict(**row._mapping)
                 for row in connection.execute(statement(SQL, "quality.sql", "failing_now"))
             ],
+            missing_triggers=list(
+                connection.execute(statement(SQL, "status.sql", "missing_triggers")).scalars()
+            ),
+            pending=queue.pending,
+            oldest_pending_seconds=queue.oldest_seconds,
             untold=connection.execute(statement(SQL, "status.sql", "untold")).scalar_one(),
             oldest_transaction_seconds=connection.execute(
                 statement(SQL, "status.sql", "oldest_transaction")

@@ -22,6 +22,9 @@ from leora_pipeline.orchestration.tables import table
 MODE_TAG = "leora/mode"
 """The run tag by which a job's definition says how its assets are to be made."""
 
+INCREMENTAL = "incremental"
+"""The mode that looks only at the customers for whom there is something to do."""
+
 PREVIEW = "preview"
 """The mode that plans off the orders and writes nothing but the plan."""
 
@@ -64,6 +67,8 @@ def _step(
         if key in selected and (executed is None or key.to_python_identifier() in executed)
     ]
     mode: Mode = "full" if len(steps) == len(catalog.STEPS) else "partial"
+    if mode == "full" and context.run.tags.get(MODE_TAG) == INCREMENTAL:
+        mode = "incremental"
     with crm.connect() as engine, as_failure():
         run = scope.plan_run(engine, run_id=context.run.run_id, mode=mode)
         yield engine, run

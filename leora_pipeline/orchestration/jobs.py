@@ -9,7 +9,7 @@ from __future__ import annotations
 import dagster as dg
 
 from leora_pipeline.orchestration import catalog
-from leora_pipeline.orchestration.assets import MODE_TAG, PREVIEW
+from leora_pipeline.orchestration.assets import INCREMENTAL, MODE_TAG, PREVIEW
 
 refresh_account_types = dg.define_asset_job(
     "refresh_account_types",
@@ -17,6 +17,14 @@ refresh_account_types = dg.define_asset_job(
     description="The full run: looks at every customer of all tenants (or of those in the run "
     "configuration), writes what differs, publishes and checks.",
     tags={MODE_TAG: "full"},
+)
+
+incremental_account_types = dg.define_asset_job(
+    "incremental_account_types",
+    selection=dg.AssetSelection.assets(*catalog.STEPS).without_checks(),
+    description="The same run over the customers for whom there is something to do: those whom a "
+    "change of the CRM concerns, and those whom time has outdated. Costs what changed.",
+    tags={MODE_TAG: INCREMENTAL},
 )
 
 preview_account_types = dg.define_asset_job(
@@ -33,7 +41,12 @@ check_account_types = dg.define_asset_job(
     description="All data-quality checks, without making anything.",
 )
 
-JOBS = [refresh_account_types, preview_account_types, check_account_types]
+JOBS = [
+    refresh_account_types,
+    incremental_account_types,
+    preview_account_types,
+    check_account_types,
+]
 
 
 def schedules(timezone: str) -> list[dg.ScheduleDefinition]:

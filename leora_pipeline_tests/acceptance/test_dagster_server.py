@@ -33,6 +33,7 @@ from leora_pipeline_tests.acceptance.processes import (
     start,
     wait_until,
 )
+from leora_pipeline_tests.crm_builder import ago
 
 HEALTHY = SampleTenant("hillside", "Hillside", "UTC", 68, 8, 24, 2)
 OTHER = SampleTenant("riverside", "Riverside", "UTC", 30, 4, 9, 0)
@@ -138,6 +139,9 @@ def served_crm(server: EmbeddedPostgres, templates: dict[str, str]) -> Iterator[
     engine = create_engine(server.url(name))
     crm = Crm(engine)
     crm.load(HEALTHY, OTHER)
+    crm.tenant("newcomer")
+    # As if the schema had come after the data: the sensor is to leave them to the tests.
+    crm.run("DELETE FROM leora_pipeline.pending_customer")
     yield crm
     engine.dispose()
 
@@ -208,8 +212,30 @@ def test_a_run_launched_through_graphql_makes_every_tenant_right(dagster: Server
     assert {tuple(row) for row in runs} == {
         (for_one, "riverside"),
         (for_all, "hillside"),
+        (for_all, "newcomer"),
         (for_all, "riverside"),
     }
+
+
+def test_an_order_in_the_database_is_enough_for_the_sensor(dagster: Server) -> None:
+    [tenant] = dagster.crm.run("SELECT id FROM \"Tenant\" WHERE slug = 'newcomer'")[0]
+    customer = dagster.crm.customer(tenant, None)
+    dagster.crm.order(tenant, customer, ago(days=1))
+
+    wait_until(
+        lambda: dagster.crm.type_of(customer) == "ACTIVE", seconds=90, what="the sensor acts"
+    )
+
+    wait_until(
+        lambda: dagster.crm.run(
+            "SELECT FROM leora_pipeline.tenant_run "
+            "WHERE tenant_id = :tenant AND mode = 'incremental' AND status = 'succeeded'",
+            tenant=tenant,
+        ),
+        seconds=30,
+        what="the run publishes and ends",
+    )
+    assert dagster.crm.pending() == set()
 
 
 def test_a_run_of_an_unknown_tenant_fails_with_a_line_that_names_it(dagster: Server) -> None:
@@ -222,7 +248,7 @@ def test_a_run_of_an_unknown_tenant_fails_with_a_line_that_names_it(dagster: Ser
     )
     events = dagster.post({"query": query, "variables": {"id": run_id}})["logsForRun"]["events"]
     told = [event["failureMetadata"]["description"] for event in events if event]
-    assert told == ["unknown tenant hilside; known are: hillside, riverside"]
+    assert told == ["unknown tenant hilside; known are: hillside, newcomer, riverside"]
 
 
 def test_configuration_that_does_not_exist_is_refused_at_launch(dagster: Server) -> None:

@@ -33,7 +33,7 @@ from leora_pipeline.core.apply import apply, apply_customers, lock_customers
 from leora_pipeline.core.database import create_engine, now, stream_rows, transaction
 from leora_pipeline.core.plan import plan
 from leora_pipeline.core.publish import publish
-from leora_pipeline.core.refresh import refresh, refresh_customers, stale_customers
+from leora_pipeline.core.refresh import customers_to_refresh, refresh, refresh_customers
 from leora_pipeline.core.runs import Run, plan_run, start_tenants
 from leora_pipeline.core.update import run_all_steps
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
@@ -86,7 +86,7 @@ def drive(
     """Takes a full run through its steps, with something happening between two of them."""
     run = plan_run(engine)
     start_tenants(engine, run)
-    candidates = list(stale_customers(engine, run))
+    candidates = list(customers_to_refresh(engine, run))
     before_refresh()
     for tenant_id, customer_ids in candidates:
         with transaction(engine) as connection:
@@ -915,7 +915,7 @@ def test_row_level_security_switched_on_before_the_refresh_demotes_nobody(
     tenant = build.tenant()
     customer = build.customer(tenant, "ACTIVE", orders=(ago(days=1),))
     run = plan_run(filtered)
-    candidates = list(stale_customers(filtered, run))
+    candidates = list(customers_to_refresh(filtered, run))
     switch_on_row_level_security(build, "Order")
 
     assert candidates == [(tenant, [customer])]

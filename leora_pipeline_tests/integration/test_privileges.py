@@ -26,6 +26,7 @@ def test_the_documented_grants_suffice_and_row_level_security_does_not_matter(
         f"GRANT USAGE ON SCHEMA public TO {role}",
         f'GRANT SELECT ON "Tenant", "Customer", "Order" TO {role}',
         f'GRANT UPDATE ("accountType", "lastOrderDate", "updatedAt") ON "Customer" TO {role}',
+        f'GRANT TRIGGER ON "Customer", "Order" TO {role}',
         f"GRANT CREATE ON DATABASE {crm.url.database} TO {role}",
         'ALTER TABLE "Order" ENABLE ROW LEVEL SECURITY',
         'ALTER TABLE "Order" FORCE ROW LEVEL SECURITY',

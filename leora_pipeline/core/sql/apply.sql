@@ -25,6 +25,10 @@ WHERE s.tenant_id = :tenant_id AND s.customer_id = ANY (CAST(:customer_ids AS uu
     leora_pipeline.threshold(:as_of, q.threshold_unit, q.target_within)
   )
 
+-- name: announce
+-- Tells the trigger of "Customer" that what this transaction writes is the pipeline's own.
+SET LOCAL leora_pipeline.is_applying = 'on'
+
 -- name: write_customers
 -- Writes the locked customers where they differ from their state, logs each change of type, and
 -- notes what the CRM is told. A held tenant's downward moves are left, to be told another time: a

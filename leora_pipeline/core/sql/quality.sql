@@ -33,7 +33,7 @@ ORDER BY t.slug
 
 -- name: state_sample
 -- For each tenant, a random stretch of its customers whose last order date is derived anew. One
--- whose future order has come due since is no error: the next run takes it up.
+-- whose future order has come due since, or who is pending, is no error: the next run takes it up.
 WITH start AS MATERIALIZED (
   SELECT t.id AS tenant_id, gen_random_uuid() AS customer_id FROM "Tenant" AS t
 ),
@@ -56,6 +56,10 @@ SELECT
   count(*) FILTER (
     WHERE d.last_order_at IS DISTINCT FROM s.last_order_at
       AND NOT COALESCE(s.next_order_at <= clock.as_of, false)
+      AND NOT EXISTS (
+        SELECT FROM leora_pipeline.pending_customer AS p
+        WHERE p.tenant_id = s.tenant_id AND p.customer_id = s.customer_id
+      )
   ) AS wrong
 FROM "Tenant" AS t
 CROSS JOIN clock
@@ -96,8 +100,8 @@ ORDER BY t.slug
 
 -- name: disagreements
 -- The first customers of each tenant whose type is not the one that the rule gives now. Those whom
--- only the time that has passed since their state was derived has outdated are no disagreement: a
--- run takes them up.
+-- only the time that has passed since their state was derived has outdated, and those who are
+-- pending, are no disagreement: a run takes them up.
 SELECT w.tenant_id, w.customer_id
 FROM (
   SELECT
@@ -115,6 +119,10 @@ FROM (
       OR s.account_type <> leora_pipeline.derive_account_type(
         s.last_order_at, d.active_since, d.target_since
       ), false)
+    AND NOT EXISTS (
+      SELECT FROM leora_pipeline.pending_customer AS p
+      WHERE p.tenant_id = d.tenant_id AND p.customer_id = d.customer_id
+    )
 ) AS w
 WHERE w.place <= :look
 

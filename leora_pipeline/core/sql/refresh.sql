@@ -1,6 +1,7 @@
 -- name: stale_customers
 -- The customers whose state is outdated, and those whose state says wrongly that the CRM agrees, or
--- that it does not. Parameters as the driver writes them, since this one is streamed.
+-- that it does not; and those who are pending, so that full runs alone drain those too. Parameters
+-- as the driver writes them, since this one is streamed.
 SELECT d.tenant_id, d.customer_id
 FROM leora_pipeline.derive_customers(
   %(tenant_ids)s::uuid[], NULL, %(as_of)s::timestamptz
@@ -12,7 +13,38 @@ WHERE NOT d.is_current
       d.crm_order_at, d.last_order_at, d.ever_ordered, %(write_dates)s::boolean
     )
   )
-ORDER BY d.tenant_id, d.customer_id
+UNION
+SELECT p.tenant_id, p.customer_id
+FROM leora_pipeline.pending_customer AS p
+WHERE p.tenant_id = ANY (%(tenant_ids)s::uuid[])
+ORDER BY tenant_id, customer_id
+
+-- name: waiting_customers
+-- The customers for whom an incremental run has something to do: those whom a change concerns, and
+-- those whom time has outdated. Nothing here grows with the tables. Streamed like the one above.
+SELECT p.tenant_id, p.customer_id
+FROM leora_pipeline.pending_customer AS p
+WHERE p.tenant_id = ANY (%(tenant_ids)s::uuid[])
+UNION
+SELECT d.tenant_id, d.customer_id
+FROM leora_pipeline.due_customers(%(tenant_ids)s::uuid[], %(as_of)s::timestamptz) AS d
+ORDER BY tenant_id, customer_id
+
+-- name: waiting_tenants
+-- The tenants for whom an incremental run has something to do: one of those customers, or one that
+-- the CRM has still to be told about. What a held tenant is not told waits for another reason.
+SELECT t.tenant_id
+FROM unnest(CAST(:tenant_ids AS uuid[])) AS t (tenant_id)
+WHERE EXISTS (
+  SELECT FROM leora_pipeline.pending_customer AS p WHERE p.tenant_id = t.tenant_id
+) OR EXISTS (
+  SELECT FROM leora_pipeline.due_customers(ARRAY[t.tenant_id], CAST(:as_of AS timestamptz))
+) OR EXISTS (
+  SELECT FROM leora_pipeline.customer_state AS s WHERE s.tenant_id = t.tenant_id AND s.to_tell
+) AND NOT EXISTS (
+  SELECT FROM leora_pipeline.tenant_hold AS h
+  WHERE h.tenant_id = t.tenant_id AND h.released_at IS NULL
+)
 
 -- name: meet_customers
 -- A first state for customers met for the first time, so that there is a row to lock. It remembers
@@ -34,6 +66,31 @@ FROM leora_pipeline.customer_state
 WHERE tenant_id = :tenant_id AND customer_id = ANY (CAST(:customer_ids AS uuid[]))
 ORDER BY customer_id
 FOR NO KEY UPDATE
+
+-- name: forget_pending
+-- Deletes the pending rows that this statement sees of customers who are locked, or gone; what is
+-- derived after it has seen all that they speak of. A row that somebody has claimed is theirs.
+DELETE FROM leora_pipeline.pending_customer AS p
+USING (
+  SELECT q.tenant_id, q.pending_id
+  FROM leora_pipeline.pending_customer AS q
+  WHERE q.tenant_id = :tenant_id AND (
+    q.customer_id = ANY (CAST(:locked AS uuid[]))
+    OR q.customer_id = ANY (CAST(:customer_ids AS uuid[])) AND NOT EXISTS (
+      SELECT FROM "Customer" AS c WHERE c."tenantId" = q.tenant_id AND c.id = q.customer_id
+    )
+  )
+  FOR UPDATE OF q SKIP LOCKED
+) AS seen
+WHERE p.tenant_id = seen.tenant_id AND p.pending_id = seen.pending_id
+
+-- name: forget_locked
+-- Deletes the locked states of customers who are gone.
+DELETE FROM leora_pipeline.customer_state AS s
+WHERE s.tenant_id = :tenant_id AND s.customer_id = ANY (CAST(:customer_ids AS uuid[]))
+  AND NOT EXISTS (
+    SELECT FROM "Customer" AS c WHERE c."tenantId" = s.tenant_id AND c.id = s.customer_id
+  )
 
 -- name: derive_states
 -- Derives the locked states anew and notes whether the CRM has to be told. Where it does not, the
@@ -93,3 +150,8 @@ USING (
   FOR UPDATE OF s SKIP LOCKED
 ) AS gone
 WHERE d.tenant_id = gone.tenant_id AND d.customer_id = gone.customer_id
+
+-- name: forget_pending_of_deleted_tenants
+-- Deletes what is pending for tenants that are gone.
+DELETE FROM leora_pipeline.pending_customer AS p
+WHERE NOT EXISTS (SELECT FROM "Tenant" AS t WHERE t.id = p.tenant_id)

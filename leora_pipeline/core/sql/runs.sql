@@ -23,3 +23,9 @@ WHERE run_id = :run_id AND tenant_id = ANY (CAST(:tenant_ids AS uuid[])) AND sta
 SELECT tenant_id, error
 FROM leora_pipeline.tenant_run
 WHERE run_id = :run_id AND tenant_id = ANY (CAST(:tenant_ids AS uuid[])) AND status = 'failed'
+
+-- name: running
+-- The tenants of a run that are still running.
+SELECT tenant_id
+FROM leora_pipeline.tenant_run
+WHERE run_id = :run_id AND tenant_id = ANY (CAST(:tenant_ids AS uuid[])) AND status = 'running'

@@ -39,3 +39,28 @@ WHERE s.to_tell AND NOT EXISTS (
 SELECT max(extract(epoch FROM clock_timestamp() - xact_start))::double precision
 FROM pg_stat_activity
 WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
+
+-- name: queue
+-- The changes that no run has looked at yet, and the age of the oldest, in seconds.
+SELECT
+  count(*) AS pending,
+  max(extract(epoch FROM clock_timestamp() - noted_at))::double precision AS oldest_seconds
+FROM leora_pipeline.pending_customer
+
+-- name: missing_triggers
+-- The triggers on the CRM's tables that are not there, or switched off.
+SELECT w.table_name || '.' || w.trigger_name
+FROM (VALUES
+  ('Order', 'leora_pipeline_insert'),
+  ('Order', 'leora_pipeline_update'),
+  ('Order', 'leora_pipeline_delete'),
+  ('Customer', 'leora_pipeline_insert'),
+  ('Customer', 'leora_pipeline_update')
+) AS w (table_name, trigger_name)
+WHERE NOT EXISTS (
+  SELECT FROM pg_trigger AS t
+  JOIN pg_class AS c ON c.oid = t.tgrelid
+  WHERE c.relname = w.table_name AND pg_table_is_visible(c.oid)
+    AND t.tgname = w.trigger_name AND t.tgenabled <> 'D'
+)
+ORDER BY 1

@@ -1,0 +1,1 @@
+"""The SQL of the revisions, and of the triggers on the CRM's tables."""
