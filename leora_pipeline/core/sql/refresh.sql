@@ -32,19 +32,40 @@ ORDER BY tenant_id, customer_id
 
 -- name: waiting_tenants
 -- The tenants for whom an incremental run has something to do: one of those customers, or one that
--- the CRM has still to be told about. What a held tenant is not told waits for another reason.
+-- the CRM has still to be told about. Of a held tenant that is one whose type rises; the rest of what
+-- it is not told waits for another reason. The first that is found is enough.
 SELECT t.tenant_id
 FROM unnest(CAST(:tenant_ids AS uuid[])) AS t (tenant_id)
-WHERE EXISTS (
-  SELECT FROM leora_pipeline.pending_customer AS p WHERE p.tenant_id = t.tenant_id
-) OR EXISTS (
-  SELECT FROM leora_pipeline.due_customers(ARRAY[t.tenant_id], CAST(:as_of AS timestamptz))
-) OR EXISTS (
-  SELECT FROM leora_pipeline.customer_state AS s WHERE s.tenant_id = t.tenant_id AND s.to_tell
-) AND NOT EXISTS (
-  SELECT FROM leora_pipeline.tenant_hold AS h
-  WHERE h.tenant_id = t.tenant_id AND h.released_at IS NULL
-)
+CROSS JOIN LATERAL (
+  (
+    SELECT p.customer_id
+    FROM leora_pipeline.pending_customer AS p
+    WHERE p.tenant_id = t.tenant_id
+    LIMIT 1
+  )
+  UNION ALL
+  (
+    SELECT d.customer_id
+    FROM leora_pipeline.due_customers(ARRAY[t.tenant_id], CAST(:as_of AS timestamptz)) AS d
+    LIMIT 1
+  )
+  UNION ALL
+  (
+    SELECT s.customer_id
+    FROM leora_pipeline.customer_state AS s
+    JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+    WHERE s.tenant_id = t.tenant_id AND s.to_tell AND (
+      c."accountType" IS NULL
+      OR leora_pipeline.type_rank(s.account_type) > leora_pipeline.type_rank(c."accountType"::text)
+      OR NOT EXISTS (
+        SELECT FROM leora_pipeline.tenant_hold AS h
+        WHERE h.tenant_id = t.tenant_id AND h.released_at IS NULL
+      )
+    )
+    LIMIT 1
+  )
+  LIMIT 1
+) AS waiting
 
 -- name: meet_customers
 -- A first state for customers met for the first time, so that there is a row to lock. It remembers
