@@ -835,7 +835,6 @@ def test_a_variable_that_means_nothing_is_wrong_usage_named(
         "datestyle = 'SQL, DMY'",
         "client_encoding = 'LATIN1'",
         "timezone = 'Asia/Tokyo'",
-        "statement_timeout = '1ms'",
         "default_transaction_isolation = 'serializable'",
     ],
 )

@@ -156,6 +156,16 @@ def test_a_read_that_would_be_filtered_is_an_error_in_every_transaction(
             connection.execute(read)
 
 
+def test_the_time_limits_of_roles_that_serve_an_application_do_not_apply(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+        build.run(f"ALTER DATABASE {engine.url.database} SET {setting} = '30s'")
+        engine.dispose()
+        with transaction(engine) as connection:
+            assert connection.exec_driver_sql(f"SHOW {setting}").scalar_one() == "0"
+
+
 def test_nothing_of_a_transactions_settings_stays_with_a_poolers_session(
     engine: sa.Engine,
 ) -> None:
