@@ -42,10 +42,10 @@ def command(as_json: bool) -> None:
                 f"Changes are not captured (no trigger {', '.join(status.missing_triggers)}): "
                 "full runs alone see them; `leora migrate` sets the triggers"
             )
-        oldest = status.oldest_pending_seconds
+        waited = status.oldest_pending_seconds
         click.echo(
             f"Changes pending: {status.pending}"
-            + (f", the oldest for {oldest:.0f} s" if oldest is not None else "")
+            + (f", the oldest for {waited:.0f} s" if waited is not None else "")
         )
         click.echo(f"Customers still to be told to the CRM: {status.untold}")
         oldest = status.oldest_transaction_seconds

@@ -154,11 +154,11 @@ def refresh_customers(
     )
 
 
-def forget_deleted_customers(engine: sa.Engine, run: Run) -> int:
-    """Deletes the state of customers that the CRM has no more, and returns how many those were."""
+def forget_deleted_customers(engine: sa.Engine, run: Run) -> None:
+    """Deletes the state of customers that the CRM has no more, and what is pending for nobody."""
     with transaction(engine) as connection:
         connection.execute(statement(SQL, "refresh.sql", "forget_pending_of_deleted_tenants"))
-        return connection.execute(
+        connection.execute(
             statement(SQL, "refresh.sql", "forget_deleted_customers"),
             {"tenant_ids": run.tenant_ids},
-        ).rowcount
+        )

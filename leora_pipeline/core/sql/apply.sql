@@ -15,14 +15,15 @@ FOR NO KEY UPDATE OF c, s SKIP LOCKED
 -- name: count_lost
 -- How many of the locked customers would be demoted because an order is gone.
 SELECT count(*)
-FROM leora_pipeline.effective_policy(:tenant_id) AS q
+FROM leora_pipeline.tenant_thresholds(
+  ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
+) AS q
 CROSS JOIN leora_pipeline.customer_state AS s
 JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
 WHERE s.tenant_id = :tenant_id AND s.customer_id = ANY (CAST(:customer_ids AS uuid[]))
   AND leora_pipeline.is_lost(
     c."accountType"::text, s.account_type, s.told_order_at,
-    leora_pipeline.threshold(:as_of, q.threshold_unit, q.active_within),
-    leora_pipeline.threshold(:as_of, q.threshold_unit, q.target_within)
+    q.active_since, q.target_since
   )
 
 -- name: announce
@@ -59,10 +60,11 @@ WITH differing AS (
     ) AS is_held_date,
     leora_pipeline.is_lost(
       c."accountType"::text, s.account_type, s.told_order_at,
-      leora_pipeline.threshold(:as_of, q.threshold_unit, q.active_within),
-      leora_pipeline.threshold(:as_of, q.threshold_unit, q.target_within)
+      q.active_since, q.target_since
     ) AS is_lost
-  FROM leora_pipeline.effective_policy(:tenant_id) AS q
+  FROM leora_pipeline.tenant_thresholds(
+    ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
+  ) AS q
   CROSS JOIN leora_pipeline.customer_state AS s
   JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
   WHERE s.tenant_id = :tenant_id AND s.customer_id = ANY (CAST(:customer_ids AS uuid[]))

@@ -14,15 +14,16 @@ SELECT EXISTS (
 -- The customers of a tenant whose demotion by a lost order waits to be told. That the date went back
 -- follows from is_lost; said on its own it lets an index find the few.
 SELECT count(*)
-FROM leora_pipeline.effective_policy(:tenant_id) AS q
+FROM leora_pipeline.tenant_thresholds(
+  ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
+) AS q
 CROSS JOIN leora_pipeline.customer_state AS s
 JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
 WHERE s.tenant_id = :tenant_id
   AND s.to_tell AND s.told_order_at > COALESCE(s.last_order_at, '-infinity')
   AND leora_pipeline.is_lost(
     c."accountType"::text, s.account_type, s.told_order_at,
-    leora_pipeline.threshold(:as_of, q.threshold_unit, q.active_within),
-    leora_pipeline.threshold(:as_of, q.threshold_unit, q.target_within)
+    q.active_since, q.target_since
   )
 
 -- name: weigh

@@ -1,6 +1,7 @@
 -- Removes what this revision made; functions before the types of the tables that they return.
 DROP FUNCTION
-  leora_pipeline.derive_customers, leora_pipeline.usable_date, leora_pipeline.type_reason, leora_pipeline.change_cause,
+  leora_pipeline.derive_customers, leora_pipeline.usable_date, leora_pipeline.type_reason,
+  leora_pipeline.change_cause, leora_pipeline.tenant_thresholds,
   leora_pipeline.is_lost, leora_pipeline.date_differs, leora_pipeline.type_differs,
   leora_pipeline.type_rank, leora_pipeline.is_pinned, leora_pipeline.derive_account_type,
   leora_pipeline.threshold, leora_pipeline.effective_policy;

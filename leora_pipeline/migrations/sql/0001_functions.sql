@@ -38,6 +38,19 @@ $$;
 COMMENT ON FUNCTION leora_pipeline.threshold IS
   'The earliest instant within so many days, or calendar months counted from UTC midnight';
 
+CREATE FUNCTION leora_pipeline.tenant_thresholds(p_tenant_ids uuid[], p_as_of timestamptz)
+RETURNS TABLE (tenant_id uuid, active_since timestamptz, target_since timestamptz)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT
+    t.tenant_id,
+    leora_pipeline.threshold(p_as_of, q.threshold_unit, q.active_within),
+    leora_pipeline.threshold(p_as_of, q.threshold_unit, q.target_within)
+  FROM unnest(p_tenant_ids) AS t (tenant_id)
+  CROSS JOIN LATERAL leora_pipeline.effective_policy(t.tenant_id) AS q
+$$;
+COMMENT ON FUNCTION leora_pipeline.tenant_thresholds IS
+  'For each tenant, since when a last order makes ACTIVE or TARGET, as of an instant';
+
 CREATE FUNCTION leora_pipeline.derive_account_type(
   p_last_order_at timestamptz, p_active_since timestamptz, p_target_since timestamptz
 ) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -172,14 +185,7 @@ CREATE FUNCTION leora_pipeline.derive_customers(
       ),
     p.active_since,
     p.target_since
-  FROM (
-    SELECT
-      t.tenant_id,
-      leora_pipeline.threshold(p_as_of, q.threshold_unit, q.active_within) AS active_since,
-      leora_pipeline.threshold(p_as_of, q.threshold_unit, q.target_within) AS target_since
-    FROM unnest(p_tenant_ids) AS t (tenant_id)
-    CROSS JOIN LATERAL leora_pipeline.effective_policy(t.tenant_id) AS q
-  ) AS p
+  FROM leora_pipeline.tenant_thresholds(p_tenant_ids, p_as_of) AS p
   JOIN "Customer" AS c ON c."tenantId" = p.tenant_id
   LEFT JOIN leora_pipeline.customer_state AS s
     ON s.tenant_id = c."tenantId" AND s.customer_id = c.id

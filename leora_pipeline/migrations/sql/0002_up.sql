@@ -1,5 +1,5 @@
 -- Change capture: an append-only table of customers to look at, filled by the triggers of
--- 0002_triggers.sql. Several rows a customer, no unique key, no foreign key: whoever writes to the
+-- triggers.sql. Several rows a customer, no unique key, no foreign key: whoever writes to the
 -- CRM adds rows and meets nobody.
 
 CREATE TABLE leora_pipeline.pending_customer (
@@ -42,7 +42,8 @@ BEGIN
   SELECT DISTINCT "tenantId", "customerId" FROM after_change;
   RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING USING MESSAGE = 'leora_pipeline: inserted orders are left to the nightly run: ' || SQLERRM;
+  RAISE WARNING USING
+    MESSAGE = 'leora_pipeline: inserted orders are left to the nightly run: ' || SQLERRM;
   RETURN NULL;
 END
 $$;
@@ -65,7 +66,8 @@ BEGIN
   ) AS changed;
   RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING USING MESSAGE = 'leora_pipeline: updated orders are left to the nightly run: ' || SQLERRM;
+  RAISE WARNING USING
+    MESSAGE = 'leora_pipeline: updated orders are left to the nightly run: ' || SQLERRM;
   RETURN NULL;
 END
 $$;
@@ -78,7 +80,8 @@ BEGIN
   SELECT DISTINCT "tenantId", "customerId" FROM before_change;
   RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING USING MESSAGE = 'leora_pipeline: deleted orders are left to the nightly run: ' || SQLERRM;
+  RAISE WARNING USING
+    MESSAGE = 'leora_pipeline: deleted orders are left to the nightly run: ' || SQLERRM;
   RETURN NULL;
 END
 $$;
@@ -91,7 +94,8 @@ BEGIN
   SELECT "tenantId", id FROM after_change;
   RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING USING MESSAGE = 'leora_pipeline: inserted customers are left to the nightly run: ' || SQLERRM;
+  RAISE WARNING USING
+    MESSAGE = 'leora_pipeline: inserted customers are left to the nightly run: ' || SQLERRM;
   RETURN NULL;
 END
 $$;
@@ -116,7 +120,8 @@ BEGIN
   ) AS changed;
   RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
-  RAISE WARNING USING MESSAGE = 'leora_pipeline: updated customers are left to the nightly run: ' || SQLERRM;
+  RAISE WARNING USING
+    MESSAGE = 'leora_pipeline: updated customers are left to the nightly run: ' || SQLERRM;
   RETURN NULL;
 END
 $$;
@@ -124,14 +129,7 @@ $$;
 CREATE FUNCTION leora_pipeline.due_customers(p_tenant_ids uuid[], p_as_of timestamptz)
 RETURNS TABLE (tenant_id uuid, customer_id uuid) LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT p.tenant_id, s.customer_id
-  FROM (
-    SELECT
-      t.tenant_id,
-      leora_pipeline.threshold(p_as_of, q.threshold_unit, q.active_within) AS active_since,
-      leora_pipeline.threshold(p_as_of, q.threshold_unit, q.target_within) AS target_since
-    FROM unnest(p_tenant_ids) AS t (tenant_id)
-    CROSS JOIN LATERAL leora_pipeline.effective_policy(t.tenant_id) AS q
-  ) AS p
+  FROM leora_pipeline.tenant_thresholds(p_tenant_ids, p_as_of) AS p
   CROSS JOIN LATERAL (
     SELECT a.customer_id FROM leora_pipeline.customer_state AS a
     WHERE a.tenant_id = p.tenant_id AND a.account_type = 'ACTIVE'
