@@ -15,6 +15,12 @@ from leora_pipeline.core.errors import (
     UnfitDatabaseError,
     WrongUsageError,
 )
+from leora_pipeline.core.hook import (
+    HookResult,
+    OrderCreated,
+    after_order_create,
+    after_order_create_batch,
+)
 from leora_pipeline.core.publish import AccountTypeUpdateResult
 from leora_pipeline.core.update import (
     CustomerAccountType,
@@ -25,10 +31,14 @@ from leora_pipeline.core.update import (
 __all__ = [
     "AccountTypeUpdateResult",
     "CustomerAccountType",
+    "HookResult",
     "LeoraError",
+    "OrderCreated",
     "TenantsFailedError",
     "UnfitDatabaseError",
     "WrongUsageError",
+    "after_order_create",
+    "after_order_create_batch",
     "update_account_types",
     "update_customer_account_type",
 ]

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from leora_pipeline.core.errors import LeoraError, WrongUsageError, one_line
 
-COMMANDS = ("demo", "dev", "migrate", "update", "preview", "check", "status")
+COMMANDS = ("demo", "dev", "migrate", "update", "preview", "check", "listen", "status")
 
 
 class _Commands(click.Group):

@@ -1,26 +1,40 @@
-"""``leora dev``: Dagster's web server and daemon on the embedded or the configured database."""
+"""``leora dev``: Dagster's web server, its daemon, and a listener, in the foreground."""
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from threading import Thread
 
 import click
 
 from leora_pipeline.cli.databases import dagster_environment
+from leora_pipeline.cli.output import log_to_stderr
+from leora_pipeline.core.database import create_engine
 from leora_pipeline.core.errors import LeoraError, WrongUsageError
-from leora_pipeline.core.settings import PROJECT_ROOT
+from leora_pipeline.core.listen import Listener
+from leora_pipeline.core.settings import PROJECT_ROOT, Settings
 
 
 @click.command("dev")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
-def command(port: int) -> None:
-    """Open the Dagster UI, with the schedules running, until Ctrl-C."""
+@click.option(
+    "--no-listener",
+    is_flag=True,
+    help="Leave changes to the sensor, which takes seconds instead of milliseconds.",
+)
+def command(port: int, no_listener: bool) -> None:
+    """Open the Dagster UI, with the schedules and the listener running, until Ctrl-C."""
     _require_free(port)
-    with dagster_environment(demo=False):
+    with (
+        dagster_environment(demo=False) as url,
+        nullcontext() if no_listener else _listening(url),
+    ):
         click.echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
         arguments = ["dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
         # A script's background job ignores SIGINT, and so would the child: a handler is not
@@ -38,6 +52,22 @@ def command(port: int) -> None:
         code = child.wait()
     if code not in (0, -signal.SIGINT, 128 + signal.SIGINT):
         raise LeoraError(f"Dagster ended with code {code}; its last lines above say why")
+
+
+@contextmanager
+def _listening(url: str) -> Iterator[None]:
+    """Runs a listener beside, for as long as the block lasts."""
+    log_to_stderr(logging.WARNING)
+    engine = create_engine(url)
+    listener = Listener(engine, write_dates=Settings.from_environment().write_last_order_date)
+    thread = Thread(target=listener.run, name="listener")
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.stop()
+        thread.join()
+        engine.dispose()
 
 
 def _require_free(port: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shlex
 import sys
@@ -52,6 +53,25 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 def _plain(text: str) -> str:
     """Returns a text without control characters, which would act on a terminal or break a line."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)
+
+
+def log_to_stderr(level: int) -> None:
+    """Shows the pipeline's log, a line an entry, on standard error."""
+    handler = logging.StreamHandler()
+    # No traceback: an entry says what is wrong in one line.
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("leora_pipeline")
+    logger.addHandler(handler)
+    logger.setLevel(level)
+
+
+class _OneLine(logging.Formatter):
+    """Formats an entry without its traceback, and its text without line breaks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.message = _plain(record.getMessage())
+        record.asctime = self.formatTime(record)
+        return self.formatMessage(record)
 
 
 @contextmanager

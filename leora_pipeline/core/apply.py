@@ -104,7 +104,13 @@ def lock_customers(
 
 
 def apply_customers(
-    connection: sa.Connection, run: Run, tenant_id: UUID, customer_ids: list[UUID], *, path: str
+    connection: sa.Connection,
+    run: Run,
+    tenant_id: UUID,
+    customer_ids: list[UUID],
+    *,
+    path: str,
+    tell_lost: bool = True,
 ) -> Applied:
     """Tells the CRM about customers that this transaction has locked.
 
@@ -114,26 +120,30 @@ def apply_customers(
         tenant_id: The customers' tenant.
         customer_ids: The locked customers.
         path: The cause to log where nothing else explains a transition.
+        tell_lost: Whether demotions by a lost order are among what is told; otherwise they stay to
+            be told, until the gate can see all that belong together.
     """
     if not customer_ids:
         return Applied()
-    instant = now(connection)
-    parameters = {
+    parameters: dict[str, object] = {
         "tenant_id": tenant_id,
         "customer_ids": customer_ids,
-        "as_of": run.as_of or instant,
+        "as_of": run.as_of or now(connection),
         "write_dates": run.write_dates,
         "run_id": run.run_id,
-        "now": instant,
         "path": path,
     }
-    lost = connection.execute(statement(SQL, "apply.sql", "count_lost"), parameters).scalar_one()
+    lost = set(
+        connection.execute(statement(SQL, "apply.sql", "lost_customers"), parameters).scalars()
+    )
+    if lost and not tell_lost:
+        parameters["customer_ids"] = [one for one in customer_ids if one not in lost]
+        lost.clear()
     held = (
         judge_tenant(connection, run, tenant_id, may_release=False)
         if lost
         else is_held(connection, tenant_id)
     )
-    connection.execute(statement(SQL, "apply.sql", "announce"))
     row = connection.execute(
         statement(SQL, "apply.sql", "write_customers"), {**parameters, "held": held}
     ).one()

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 
 import psycopg
 import sqlalchemy as sa
 
 from leora_pipeline.core.errors import LeoraError, UnfitDatabaseError, WrongUsageError, one_line
+from leora_pipeline.core.settings import Settings
 from leora_pipeline.core.statements import statement
 
 SQL = "leora_pipeline.core.sql"
 OLDEST_POSTGRES = 15
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The revision of the schema ``leora_pipeline`` that this code is written for."""
 
 CRM_COLUMNS = {
@@ -93,6 +95,23 @@ def create_engine(url: str) -> sa.Engine:
         connection.exec_driver_sql(settings)
 
     return engine
+
+
+def configured_engine() -> sa.Engine:
+    """Returns the process's one engine for ``LEORA_DATABASE_URL``, with its pool of connections.
+
+    Raises:
+        WrongUsageError: The variable is not set, or cannot be read.
+    """
+    url = Settings.from_environment().database_url
+    if url is None:
+        raise WrongUsageError(
+            "LEORA_DATABASE_URL is not set; set it to the CRM's database, or pass an engine"
+        )
+    return _shared_engine(url)
+
+
+_shared_engine = cache(create_engine)
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 A snapshot decides whom to look at (`customers_to_refresh`); what is written is derived afterwards,
 in a statement of its own, once the customers' state rows are locked (`refresh_customers`). So
 whatever commits in between is seen, and of two refreshes of a customer the later one sees the
-earlier. What is pending for a customer is deleted with the same certainty.
+earlier. What is pending for a customer is deleted with the same certainty. Nobody is waited for:
+a customer whose state somebody holds stays pending, or becomes so, for the next round.
 """
 
 from __future__ import annotations
@@ -52,13 +53,16 @@ def refresh(engine: sa.Engine, run: Run) -> int:
                 with transaction(engine) as connection:
                     if len(customer_ids) >= MANY:
                         plan_for_whole_tables(connection)
-                    refresh_customers(
+                    locked = refresh_customers(
                         connection,
                         tenant_id,
                         customer_ids,
                         as_of=run.as_of,
                         write_dates=run.write_dates,
                     )
+                    if run.mode != "incremental":  # Which finds them again by itself.
+                        skipped = set(customer_ids).difference(locked)
+                        note_customers(connection, tenant_id, sorted(skipped))
                 sound[tenant_id] = tenant  # Comes back only if this batch went through.
                 count += len(customer_ids)
                 run.on_progress("refresh", count)
@@ -121,43 +125,63 @@ def refresh_customers(
     *,
     as_of: datetime | None,
     write_dates: bool,
-) -> None:
+) -> list[UUID]:
     """Derives the state of some customers of one tenant anew, under lock.
 
     Args:
         connection: Within a READ COMMITTED transaction, which holds the locks until it ends.
         tenant_id: The customers' tenant.
-        customer_ids: The customers; those that the CRM no longer has are passed over.
+        customer_ids: The customers; those that the CRM no longer has are passed over, and so are
+            those whose state somebody else holds. What was pending for the latter stays pending.
         as_of: A literal instant, or None for the clock, read once the locks are held.
         write_dates: Whether a last order date that differs is something to tell the CRM.
+
+    Returns:
+        The ids of the customers whose state was held by nobody else, ascending.
     """
     scope = {"tenant_id": tenant_id, "customer_ids": list(customer_ids)}
+    meet_customers(connection, tenant_id, customer_ids, as_of=as_of)
+    locked = connection.execute(statement(SQL, "refresh.sql", "lock_states"), scope).scalars().all()
+    connection.execute(
+        statement(SQL, "refresh.sql", "refresh_locked"),
+        {**scope, "locked": locked, "as_of": as_of, "write_dates": write_dates},
+    )
+    return list(locked)
+
+
+def meet_customers(
+    connection: sa.Connection,
+    tenant_id: UUID,
+    customer_ids: Sequence[UUID],
+    *,
+    as_of: datetime | None = None,
+) -> None:
+    """Gives customers who are met for the first time a state that a refresh can lock.
+
+    Only in a short transaction: others who meet them too wait for it to end.
+    """
     connection.execute(
         statement(SQL, "refresh.sql", "meet_customers"),
-        {**scope, "as_of": as_of or now(connection)},
+        {"tenant_id": tenant_id, "customer_ids": list(customer_ids), "as_of": as_of},
     )
-    locked = connection.execute(statement(SQL, "refresh.sql", "lock_states"), scope).scalars().all()
-    connection.execute(statement(SQL, "refresh.sql", "forget_pending"), {**scope, "locked": locked})
-    connection.execute(
-        statement(SQL, "refresh.sql", "derive_states"),
-        {
-            "tenant_id": tenant_id,
-            # No others: a customer who has come to the tenant since may be somebody else's by now.
-            "customer_ids": locked,
-            "as_of": as_of or now(connection),
-            "write_dates": write_dates,
-        },
-    )
-    connection.execute(
-        statement(SQL, "refresh.sql", "forget_locked"),
-        {"tenant_id": tenant_id, "customer_ids": locked},
-    )
+
+
+def note_customers(
+    connection: sa.Connection, tenant_id: UUID, customer_ids: Sequence[UUID]
+) -> None:
+    """Leaves customers to the next who looks, as if a change had just been noted for them."""
+    if customer_ids:
+        connection.execute(
+            statement(SQL, "refresh.sql", "note_customers"),
+            {"tenant_id": tenant_id, "customer_ids": list(customer_ids)},
+        )
 
 
 def forget_deleted_customers(engine: sa.Engine, run: Run) -> None:
     """Deletes the state of customers that the CRM has no more, and what is pending for nobody."""
     with transaction(engine) as connection:
         connection.execute(statement(SQL, "refresh.sql", "forget_pending_of_deleted_tenants"))
+        connection.execute(statement(SQL, "refresh.sql", "forget_set_aside_of_deleted_customers"))
         connection.execute(
             statement(SQL, "refresh.sql", "forget_deleted_customers"),
             {"tenant_ids": run.tenant_ids},

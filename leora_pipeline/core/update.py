@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 
 from leora_pipeline.core.apply import apply, apply_customers, lock_customers
-from leora_pipeline.core.database import SQL, create_engine, require_fit_database, transaction
+from leora_pipeline.core.database import SQL, configured_engine, require_fit_database, transaction
 from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.plan import plan
 from leora_pipeline.core.publish import AccountTypeUpdateResult, publish
-from leora_pipeline.core.refresh import refresh, refresh_customers
+from leora_pipeline.core.refresh import note_customers, refresh, refresh_customers
 from leora_pipeline.core.runs import Run, plan_run
 from leora_pipeline.core.settings import Settings
 from leora_pipeline.core.statements import statement
@@ -63,7 +62,7 @@ def update_account_types(
         UnfitDatabaseError: The database cannot be trusted with a run.
     """
     settings = Settings.from_environment()
-    engine = engine or _engine_of(settings.database_url)
+    engine = engine or configured_engine()
     require_fit_database(engine)
     run = plan_run(
         engine,
@@ -99,8 +98,8 @@ def update_customer_account_type(
 ) -> CustomerAccountType:
     """Brings one customer's account type up to date.
 
-    A customer whose row another transaction holds, and a demotion in a held tenant, are left for
-    the next run to tell.
+    A customer whom another transaction holds, and a demotion in a held tenant, are left to the next
+    run.
 
     Args:
         customer_id: ``"Customer".id``.
@@ -114,19 +113,20 @@ def update_customer_account_type(
     except ValueError:
         raise WrongUsageError(f"{customer_id!r} is no customer's id, which is a UUID") from None
     settings = Settings.from_environment()
-    engine = engine or _engine_of(settings.database_url)
+    engine = engine or configured_engine()
     find = statement(SQL, "update.sql", "find_customer")
     with transaction(engine) as connection:
         before = connection.execute(find, {"customer_id": customer_id}).one_or_none()
         if before is None:
             raise WrongUsageError(f"no customer has the id {customer_id}")
-        refresh_customers(
+        refreshed = refresh_customers(
             connection,
             before.tenant_id,
             [customer_id],
             as_of=None,
             write_dates=settings.write_last_order_date,
         )
+        note_customers(connection, before.tenant_id, [] if refreshed else [customer_id])
     run = Run(run_id=str(uuid4()), tenants=(), write_dates=settings.write_last_order_date)
     with transaction(engine) as connection:
         locked = lock_customers(connection, before.tenant_id, only=[customer_id])
@@ -140,13 +140,3 @@ def update_customer_account_type(
         last_order_at=after.last_order_at,
         is_changed=applied.moved > 0,
     )
-
-
-@cache
-def _engine_of(database_url: str | None) -> sa.Engine:
-    """Returns the process's one engine for a URL, with its pool of connections."""
-    if database_url is None:
-        raise WrongUsageError(
-            "LEORA_DATABASE_URL is not set; set it to the CRM's database, or pass an engine"
-        )
-    return create_engine(database_url)

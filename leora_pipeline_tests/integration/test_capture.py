@@ -450,7 +450,8 @@ def triggers(build: CrmBuilder) -> set[tuple[str, str]]:
         (row.table_name, row.tgname)
         for row in build.run(
             "SELECT c.relname AS table_name, t.tgname FROM pg_trigger AS t "
-            "JOIN pg_class AS c ON c.oid = t.tgrelid WHERE NOT t.tgisinternal"
+            "JOIN pg_class AS c ON c.oid = t.tgrelid "
+            "WHERE NOT t.tgisinternal AND c.relnamespace <> 'leora_pipeline'::regnamespace"
         )
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -17,7 +18,6 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import AccountTypeUpdateResult, update_account_types
-from leora_pipeline.core import refresh as refresh_step
 from leora_pipeline.core.apply import apply_customers, lock_customers
 from leora_pipeline.core.database import SQL, now, plan_for_whole_tables, transaction
 from leora_pipeline.core.refresh import customers_to_refresh, refresh_customers, waiting_tenants
@@ -640,25 +640,36 @@ def test_an_order_that_commits_between_the_look_and_the_refresh_is_seen_and_done
 
 
 def test_what_a_refresh_did_not_see_pending_stays_pending(
-    engine: sa.Engine, build: CrmBuilder, tenant: UUID, monkeypatch: pytest.MonkeyPatch
+    engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant)
     full(engine)
     build.order(tenant, customer, ago(days=200))
-    asked = 0
+    # The clock is read when what was pending is deleted, and the orders are not yet read: there the
+    # refresh stands still until somebody lets go of a lock.
+    build.run(
+        """
+        CREATE OR REPLACE FUNCTION leora_pipeline.clock() RETURNS timestamptz LANGUAGE sql AS
+        'SELECT pg_advisory_xact_lock(1); SELECT clock_timestamp()'
+        """
+    )
 
-    def clock(connection: sa.Connection) -> datetime:
-        nonlocal asked
-        asked += 1
-        if asked == 2:  # What was pending is deleted by now, and the orders are not yet read.
+    def refresh() -> None:
+        with transaction(engine) as connection:
+            refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
+
+    with ThreadPoolExecutor(1) as background:
+        with transaction(engine) as somebody:
+            somebody.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
+            refreshing = background.submit(refresh)
+            while not build.run(
+                "SELECT FROM pg_stat_activity WHERE wait_event = 'advisory' "
+                "AND query LIKE '%refresh_locked%' AND datname = current_database()"
+            ):
+                assert not refreshing.done(), refreshing.result()
             build.order(tenant, customer, ago(days=1))
-        return now(connection)
+        refreshing.result()
 
-    with monkeypatch.context() as patch, transaction(engine) as connection:
-        patch.setattr(refresh_step, "now", clock)
-        refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
-
-    assert asked == 2
     assert build.pending() == {customer}
     catch_up(engine, build)
     assert build.type_of(customer) == "ACTIVE"

@@ -30,10 +30,15 @@ from leora_pipeline import (
 from leora_pipeline.core import apply as apply_step
 from leora_pipeline.core import refresh as refresh_step
 from leora_pipeline.core.apply import apply, apply_customers, lock_customers
-from leora_pipeline.core.database import create_engine, now, stream_rows, transaction
+from leora_pipeline.core.database import create_engine, stream_rows, transaction
 from leora_pipeline.core.plan import plan
 from leora_pipeline.core.publish import publish
-from leora_pipeline.core.refresh import customers_to_refresh, refresh, refresh_customers
+from leora_pipeline.core.refresh import (
+    customers_to_refresh,
+    meet_customers,
+    refresh,
+    refresh_customers,
+)
 from leora_pipeline.core.runs import Run, plan_run, start_tenants
 from leora_pipeline.core.update import run_all_steps
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
@@ -54,23 +59,6 @@ def background() -> Iterator[ThreadPoolExecutor]:
     """Runs what has to happen at the same time."""
     with ThreadPoolExecutor(4) as executor:
         yield executor
-
-
-@pytest.fixture
-def once_locked(monkeypatch: pytest.MonkeyPatch) -> dict[sa.Connection, Callable[[], None]]:
-    """What is to happen on a connection when its refresh holds the locks and has not yet read."""
-    happenings: dict[sa.Connection, Callable[[], None]] = {}
-    asked: list[sa.Connection] = []
-
-    def clock(connection: sa.Connection) -> datetime:
-        asked.append(connection)
-        # The clock is asked once before the locks, where a customer is met, and once after them.
-        if connection in happenings and asked.count(connection) == 2:
-            happenings[connection]()
-        return now(connection)
-
-    monkeypatch.setattr(refresh_step, "now", clock)
-    return happenings
 
 
 def nothing() -> None:
@@ -109,6 +97,11 @@ def state(build: CrmBuilder, customer: UUID) -> Any:
     return build.run(
         "SELECT * FROM leora_pipeline.customer_state WHERE customer_id = :id", id=customer
     )[0]
+
+
+def refreshed(connection: sa.Connection, tenant: UUID, customer: UUID) -> list[UUID]:
+    """Refreshes a customer; returns it where nobody else held it."""
+    return refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
 
 
 def wait_until(build: CrmBuilder, condition: str, future: Future[Any] | None = None) -> None:
@@ -438,13 +431,13 @@ def test_a_migration_of_the_crm_in_the_middle_of_a_run_does_not_hang_both(
             crm.exec_driver_sql("SET LOCAL statement_timeout = 0")
             crm.exec_driver_sql('ALTER TABLE "Order" ADD COLUMN "note" text')
 
-    def alter_first(*args: Any, **options: Any) -> None:
+    def alter_first(*args: Any, **options: Any) -> list[UUID]:
         if not migrations:
             migrations.append(background.submit(alter))
             give_up = monotonic() + DEADLINE
             while not migrations[0].done() and not build.run(WAITS_FOR_LOCK):
                 assert monotonic() < give_up
-        refresh_customers(*args, **options)
+        return refresh_customers(*args, **options)
 
     monkeypatch.setattr(refresh_step, "refresh_customers", alter_first)
     build.run(f"ALTER DATABASE {engine.url.database} SET statement_timeout = '5s'")
@@ -463,39 +456,54 @@ def test_a_migration_of_the_crm_in_the_middle_of_a_run_does_not_hang_both(
 # Refresh and apply of the same customer.
 
 
-def test_a_refresh_waits_for_another_and_sees_its_truth(
-    engine: sa.Engine,
-    build: CrmBuilder,
-    background: ThreadPoolExecutor,
-    once_locked: dict[sa.Connection, Callable[[], None]],
+def test_a_refresh_passes_over_a_customer_of_another_and_the_next_sees_the_truth_of_both(
+    engine: sa.Engine, build: CrmBuilder
 ) -> None:
     tenant = build.tenant()
     imported = ago(days=300)
     customer = build.customer(tenant, "TARGET", last_order=imported)
     update_account_types(engine=engine)
     order = build.order(tenant, customer, ago(days=1))
-    waiting: list[Future[None]] = []
 
-    def refresh_second() -> None:
-        with transaction(engine) as connection:
-            refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
-
-    def let_it_wait() -> None:
-        waiting.append(background.submit(refresh_second))
-        wait_until(build, WAITS_FOR_LOCK, waiting[0])
-
-    with transaction(engine) as first:
-        once_locked[first] = let_it_wait
-        refresh_customers(first, tenant, [customer], as_of=None, write_dates=True)
+    with transaction(engine) as first, transaction(engine) as second:
+        assert refreshed(first, tenant, customer) == [customer]
         build.cancel(order)
-    waiting[0].result(DEADLINE)
+        assert refreshed(second, tenant, customer) == []
+    assert build.pending() == {customer}, "the cancelling, which the first has not seen"
+    assert state(build, customer).account_type == "ACTIVE"
 
+    with transaction(engine) as third:
+        assert refreshed(third, tenant, customer) == [customer]
     found = state(build, customer)
-    assert (found.account_type, found.last_order_at) == ("TARGET", imported), "sees the cancelling"
+    assert (found.account_type, found.last_order_at) == ("TARGET", imported)
     assert found.ever_ordered, "the first one's memory of the order is not lost"
     assert found.imported_order_at == imported
     settle(engine, build)
     assert build.read(customer)[:2] == ("TARGET", imported)
+
+
+def test_whom_a_full_run_passes_over_is_noted_for_the_next_round(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant = build.tenant()
+    customer, other = (build.customer(tenant, "PROSPECT") for _ in range(2))
+    update_account_types(engine=engine)
+    for one in (customer, other):
+        build.order(tenant, one, ago(days=1))
+    build.run("DELETE FROM leora_pipeline.pending_customer")  # As if there were no triggers.
+
+    with transaction(engine) as somebody:
+        somebody.execute(
+            sa.text("SELECT FROM leora_pipeline.customer_state WHERE customer_id = :id FOR UPDATE"),
+            {"id": customer},
+        )
+        update_account_types(engine=engine)
+    assert (build.type_of(customer), build.type_of(other)) == ("PROSPECT", "ACTIVE")
+    assert build.pending() == {customer}
+
+    run_all_steps(engine, plan_run(engine, mode="incremental"))
+    assert build.type_of(customer) == "ACTIVE"
+    settle(engine, build)
 
 
 def test_two_refreshes_that_meet_a_customer_at_once_make_one_state(
@@ -521,68 +529,45 @@ def test_two_refreshes_that_meet_a_customer_at_once_make_one_state(
 
 
 def test_a_refresh_never_overwrites_a_state_that_it_could_not_lock(
-    engine: sa.Engine,
-    build: CrmBuilder,
-    background: ThreadPoolExecutor,
-    once_locked: dict[sa.Connection, Callable[[], None]],
+    engine: sa.Engine, build: CrmBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A customer comes to a tenant right after a first refresh there looked for states to lock, and
-    # a second refresh, which sees an order that the first does not, is the one that meets it.
+    # A customer comes to a tenant right after a first refresh there looked for customers to meet,
+    # and a second refresh, which sees an order that the first one does not, is the one to meet it.
     here, there = build.tenant("cellar"), build.tenant("dry-goods")
     customer = build.customer(there)
-    moved, met = Event(), Event()
 
-    def let_it_come() -> None:
-        build.run('UPDATE "Customer" SET "tenantId" = :here', here=here)
-        moved.set()
-        assert met.wait(DEADLINE)
+    with transaction(engine) as first, transaction(engine) as second:
 
-    def refresh_first() -> None:
-        with transaction(engine) as connection:
-            once_locked[connection] = let_it_come
-            refresh_customers(connection, here, [customer], as_of=None, write_dates=True)
+        def let_it_come(*args: Any, **options: Any) -> None:
+            meet_customers(*args, **options)
+            monkeypatch.undo()
+            build.run('UPDATE "Customer" SET "tenantId" = :here', here=here)
+            build.order(here, customer, ago(days=1))
+            assert refreshed(second, here, customer) == [customer]
 
-    first = background.submit(refresh_first)
-    assert moved.wait(DEADLINE)
-
-    def let_it_order() -> None:
-        met.set()
-        give_up = monotonic() + DEADLINE
-        while not first.done() and not build.run(WAITS_FOR_LOCK):
-            assert monotonic() < give_up
-        build.order(here, customer, ago(days=1))
-
-    with transaction(engine) as second:
-        once_locked[second] = let_it_order
-        refresh_customers(second, here, [customer], as_of=None, write_dates=True)
-    first.result(DEADLINE)
+        monkeypatch.setattr(refresh_step, "meet_customers", let_it_come)
+        assert refreshed(first, here, customer) == []
 
     assert state(build, customer).account_type == "ACTIVE"
 
 
-def test_a_refresh_that_waits_for_an_apply_leaves_its_own_news_to_be_told(
-    engine: sa.Engine, build: CrmBuilder, background: ThreadPoolExecutor
+def test_a_refresh_that_meets_an_apply_leaves_its_news_to_the_next_round(
+    engine: sa.Engine, build: CrmBuilder
 ) -> None:
     tenant = build.tenant()
     customer = build.customer(tenant, orders=(ago(days=200),))
     run = plan_run(engine)
     refresh(engine, run)
 
-    def refresh_second() -> None:
-        with transaction(engine) as connection:
-            refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
-
-    with transaction(engine) as first:
+    with transaction(engine) as first, transaction(engine) as second:
         locked = lock_customers(first, tenant)
         build.order(tenant, customer, ago(days=1))
-        second = background.submit(refresh_second)
-        wait_until(build, WAITS_FOR_LOCK, second)
+        assert refreshed(second, tenant, customer) == []
         apply_customers(first, run, tenant, locked, path="test")
-    second.result(DEADLINE)
-
     assert build.type_of(customer) == "TARGET"
-    assert state(build, customer).to_tell, "not lost by the apply that it waited for"
-    assert tell(engine, tenant) == 1
+    assert build.pending() == {customer}, "not lost by the apply that it met"
+
+    run_all_steps(engine, plan_run(engine, mode="incremental"))
     assert build.type_of(customer) == "ACTIVE"
     settle(engine, build)
 

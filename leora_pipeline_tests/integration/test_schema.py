@@ -367,11 +367,12 @@ def test_a_policy_of_ones_own_that_equals_the_default_reads_the_same(
 
 STATEMENTS = (
     ("refresh.sql", "stale_customers"),
-    ("refresh.sql", "derive_states"),
+    ("refresh.sql", "waiting_tenants"),
     ("plan.sql", "plan_from_state"),
     ("plan.sql", "plan_from_orders"),
-    ("apply.sql", "count_lost"),
-    ("apply.sql", "write_customers"),
+    ("apply.sql", "lost_customers"),
+    ("listen.sql", "overdue_tenants"),
+    ("listen.sql", "overdue"),
     ("gate.sql", "count_waiting"),
     ("gate.sql", "weigh"),
 )
@@ -380,11 +381,10 @@ PARAMETERS = {
     "tenant_ids": [UUID(int=1), UUID(int=2)],
     "customer_ids": [UUID(int=3), UUID(int=4)],
     "as_of": datetime(2024, 5, 6, tzinfo=UTC),
-    "now": datetime(2024, 5, 6, tzinfo=UTC),
     "run_id": "run",
-    "path": "nightly",
+    "after": UUID(int=0),
+    "batch": 500,
     "write_dates": True,
-    "held": False,
     "waiting": 1,
 }
 

@@ -1,7 +1,6 @@
 -- name: now
--- The one clock: the server's, rounded up to the millisecond, as the CRM stores no finer instant
--- and one rounded down could lie before an order that is already there.
-SELECT date_trunc('milliseconds', clock_timestamp() + interval '999 microseconds')
+-- The one clock.
+SELECT leora_pipeline.clock()
 
 -- name: crm_columns
 -- The columns of the tables on the search path, whatever schema that is.

@@ -1,0 +1,241 @@
+"""A batch: some customers of one tenant, refreshed and told to the CRM in one transaction.
+
+The listener's unit of work: whom a change was noted for (`take_pending`), and who is overdue,
+still to be told, or to be tried again (`take_overdue`). A customer whom the CRM's database refuses
+to have written is set aside, so that the others get what is theirs. What does not belong here: when
+to look, which is `listen`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.apply import apply_customers, lock_customers
+from leora_pipeline.core.database import SQL, now, transaction
+from leora_pipeline.core.errors import one_line
+from leora_pipeline.core.refresh import refresh_customers
+from leora_pipeline.core.runs import Run
+from leora_pipeline.core.statements import statement
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+"""Customers a transaction. Other tenants, and the CRM where it wants these customers, wait for no
+more than that."""
+
+LISTENER = "listener"
+"""The cause to log of a transition that nothing explains better than who found it."""
+
+FIRST_PAUSE_SECONDS = 10
+LONGEST_PAUSE_SECONDS = 3600
+"""How long a customer is set aside after a first failure, and at most; twice as long each time."""
+
+_OF_THE_ROW = {"22", "23", "27", "44", "P0"}
+"""The classes of SQLSTATE that speak of what was to be written: data, constraints, triggers."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a batch did.
+
+    Attributes:
+        customers: How many customers it looked at.
+        moved: How many types it changed.
+        left: How many customers it left, since somebody else holds their state.
+    """
+
+    customers: int = 0
+    moved: int = 0
+    left: int = 0
+
+    def __add__(self, other: Batch) -> Batch:
+        return Batch(
+            self.customers + other.customers, self.moved + other.moved, self.left + other.left
+        )
+
+
+@dataclass(frozen=True)
+class PendingBatch(Batch):
+    """What a batch of pending customers did.
+
+    Attributes:
+        last: The last pending row that it claimed; None where there was none to claim.
+        is_full: Whether there may be more behind it.
+    """
+
+    last: int | None = None
+    is_full: bool = False
+
+
+def take_pending(engine: sa.Engine, run: Run, tenant_id: UUID, *, after: int = 0) -> PendingBatch:
+    """Takes the next pending customers of a tenant.
+
+    Where more are pending than a batch takes, demotions by lost orders are left to be told once all
+    are refreshed, so that the gate sees them as the one event that they may be.
+
+    Args:
+        engine: The CRM's database.
+        run: In whose name to write.
+        tenant_id: The tenant.
+        after: Pending rows up to this one are passed over.
+    """
+    claimed: list[UUID] = []
+    is_full = False
+    try:
+        with transaction(engine) as connection:
+            rows = connection.execute(
+                statement(SQL, "listen.sql", "claim_pending"),
+                {"tenant_id": tenant_id, "after": after, "batch": BATCH},
+            ).all()
+            spared = [row.pending_id for row in rows if row.is_set_aside]
+            if spared:
+                connection.execute(
+                    statement(SQL, "listen.sql", "forget_claimed"),
+                    {"tenant_id": tenant_id, "pending_ids": spared},
+                )
+            claimed = sorted({row.customer_id for row in rows if not row.is_set_aside})
+            is_full = len(rows) == BATCH
+            done = _bring_up_to_date(connection, run, tenant_id, claimed, tell_lost=not is_full)
+    except sa.exc.DBAPIError as error:
+        if not (claimed and _speaks_of_a_row(error)):
+            raise
+        done = _divide(engine, run, tenant_id, claimed, error, tell_lost=not is_full)
+    last = rows[-1].pending_id if rows else None
+    return PendingBatch(done.customers, done.moved, done.left, last, is_full)
+
+
+def take_overdue(
+    engine: sa.Engine,
+    run: Run,
+    tenant_id: UUID,
+    *,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Batch:
+    """Takes all customers of a tenant who are overdue, still to be told, or to be tried again.
+
+    Args:
+        engine: The CRM's database.
+        run: In whose name to write.
+        tenant_id: The tenant.
+        is_stopped: Asked between two transactions whether to leave the rest.
+    """
+    total = Batch()
+    for customer_ids in _overdue(engine, run, tenant_id):
+        total += _take(engine, run, tenant_id, customer_ids, tell_lost=True)
+        if is_stopped():
+            break
+    return total
+
+
+def overdue_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
+    """Returns the tenants of whom somebody is overdue, still to be told, or to be tried again."""
+    with transaction(engine) as connection:
+        return list(
+            connection.execute(
+                statement(SQL, "listen.sql", "overdue_tenants"),
+                {"as_of": run.as_of or now(connection)},
+            ).scalars()
+        )
+
+
+def _overdue(engine: sa.Engine, run: Run, tenant_id: UUID) -> Iterator[list[UUID]]:
+    """Yields the ids of those customers of a tenant, batch by batch, each of them once."""
+    after = UUID(int=0)
+    while True:
+        with transaction(engine) as connection:
+            customer_ids = list(
+                connection.execute(
+                    statement(SQL, "listen.sql", "overdue"),
+                    {
+                        "tenant_id": tenant_id,
+                        "as_of": run.as_of or now(connection),
+                        "after": after,
+                        "batch": BATCH,
+                    },
+                ).scalars()
+            )
+        if customer_ids:
+            yield customer_ids
+        if len(customer_ids) < BATCH:
+            return
+        after = customer_ids[-1]
+
+
+def _bring_up_to_date(
+    connection: sa.Connection,
+    run: Run,
+    tenant_id: UUID,
+    customer_ids: list[UUID],
+    *,
+    tell_lost: bool,
+) -> Batch:
+    """Refreshes customers and tells the CRM, within a transaction."""
+    if not customer_ids:
+        return Batch()
+    refreshed = refresh_customers(
+        connection, tenant_id, customer_ids, as_of=run.as_of, write_dates=run.write_dates
+    )
+    locked = lock_customers(connection, tenant_id, only=refreshed)
+    applied = apply_customers(
+        connection, run, tenant_id, locked, path=LISTENER, tell_lost=tell_lost
+    )
+    return Batch(len(customer_ids), applied.moved, len(customer_ids) - len(refreshed))
+
+
+def _take(
+    engine: sa.Engine, run: Run, tenant_id: UUID, customer_ids: list[UUID], *, tell_lost: bool
+) -> Batch:
+    """Brings customers up to date in one transaction, or, where one cannot be, the others."""
+    try:
+        with transaction(engine) as connection:
+            return _bring_up_to_date(connection, run, tenant_id, customer_ids, tell_lost=tell_lost)
+    except sa.exc.DBAPIError as error:
+        if not _speaks_of_a_row(error):
+            raise
+        return _divide(engine, run, tenant_id, customer_ids, error, tell_lost=tell_lost)
+
+
+def _divide(
+    engine: sa.Engine,
+    run: Run,
+    tenant_id: UUID,
+    customer_ids: list[UUID],
+    error: sa.exc.DBAPIError,
+    *,
+    tell_lost: bool,
+) -> Batch:
+    """Finds those who made a batch fail by halving it, sets them aside, and takes the others."""
+    if len(customer_ids) == 1:
+        _set_aside(engine, tenant_id, customer_ids[0], error)
+        return Batch(customers=1)
+    middle = len(customer_ids) // 2
+    halves = (customer_ids[:middle], customer_ids[middle:])
+    first, second = (_take(engine, run, tenant_id, half, tell_lost=tell_lost) for half in halves)
+    return first + second
+
+
+def _set_aside(
+    engine: sa.Engine, tenant_id: UUID, customer_id: UUID, error: sa.exc.DBAPIError
+) -> None:
+    logger.error("Customer %s is set aside: %s", customer_id, one_line(error))
+    with transaction(engine) as connection:
+        connection.execute(
+            statement(SQL, "listen.sql", "set_aside"),
+            {
+                "tenant_id": tenant_id,
+                "customer_id": customer_id,
+                "error": one_line(error),
+                "first_pause": FIRST_PAUSE_SECONDS,
+                "longest_pause": LONGEST_PAUSE_SECONDS,
+            },
+        )
+
+
+def _speaks_of_a_row(error: sa.exc.DBAPIError) -> bool:
+    """Returns whether an error may be one customer's, and not everybody's."""
+    return (getattr(error.orig, "sqlstate", None) or "")[:2] in _OF_THE_ROW

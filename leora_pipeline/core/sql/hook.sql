@@ -1,0 +1,18 @@
+-- name: tenants_of
+-- The tenants of customers, and which of the customers are whose.
+SELECT c."tenantId" AS tenant_id, array_agg(c.id) AS customer_ids
+FROM "Customer" AS c
+WHERE c.id = ANY (CAST(:customer_ids AS uuid[]))
+GROUP BY c."tenantId"
+
+-- name: after_order_create
+-- Brings customers up to date, and counts by what became of them; of those who are unknown, who.
+SELECT
+  count(*) FILTER (WHERE outcome = 'updated') AS updated,
+  count(*) FILTER (WHERE outcome = 'unchanged') AS unchanged,
+  count(*) FILTER (WHERE outcome = 'left') AS left_to_the_next_run,
+  COALESCE(array_agg(customer_id ORDER BY customer_id) FILTER (WHERE outcome = 'unknown'), '{}')
+    AS unknown
+FROM leora_pipeline.after_order_create(
+  CAST(:customer_ids AS uuid[]), CAST(:write_dates AS boolean)
+)

@@ -1,0 +1,92 @@
+-- name: next_tenant
+-- The next tenant, after another, for whom a change is noted. As the driver writes parameters, like
+-- all here that the listener's own connection runs: it polls in one round trip.
+SELECT tenant_id
+FROM leora_pipeline.pending_customer
+WHERE tenant_id > %(after)s::uuid
+ORDER BY tenant_id
+LIMIT 1
+
+-- name: report
+-- Says that a listener runs, and whether it asks to be notified.
+INSERT INTO leora_pipeline.listener (listener_id, started_at, seen_at, wants_notify)
+VALUES (%(listener_id)s, clock_timestamp(), clock_timestamp(), %(wants_notify)s)
+ON CONFLICT (listener_id) DO UPDATE SET seen_at = EXCLUDED.seen_at
+
+-- name: forget_the_dead
+-- Forgets listeners that were killed.
+DELETE FROM leora_pipeline.listener WHERE seen_at < clock_timestamp() - interval '1 hour'
+
+-- name: leave
+-- Says that a listener has ended.
+DELETE FROM leora_pipeline.listener WHERE listener_id = %(listener_id)s
+
+-- name: claim_pending
+-- The next pending rows of a tenant that nobody else has claimed, claimed until the transaction ends.
+SELECT
+  p.pending_id,
+  p.customer_id,
+  EXISTS (
+    SELECT FROM leora_pipeline.set_aside_customer AS a
+    WHERE a.tenant_id = p.tenant_id AND a.customer_id = p.customer_id
+      AND a.retry_at > clock_timestamp()
+  ) AS is_set_aside
+FROM leora_pipeline.pending_customer AS p
+WHERE p.tenant_id = :tenant_id AND p.pending_id > :after
+ORDER BY p.pending_id
+LIMIT :batch
+FOR UPDATE OF p SKIP LOCKED
+
+-- name: forget_claimed
+-- Deletes claimed rows of customers who are set aside: they will be looked at anyway.
+DELETE FROM leora_pipeline.pending_customer
+WHERE tenant_id = :tenant_id AND pending_id = ANY (CAST(:pending_ids AS bigint[]))
+
+-- name: overdue_tenants
+-- The tenants of whom somebody is overdue, or still to be told.
+SELECT t.id
+FROM "Tenant" AS t
+WHERE EXISTS (
+  SELECT FROM leora_pipeline.overdue_customers(ARRAY[t.id], CAST(:as_of AS timestamptz))
+) OR EXISTS (
+  SELECT FROM leora_pipeline.untold_customers(ARRAY[t.id])
+)
+
+-- name: overdue
+-- The next customers of a tenant who are overdue or still to be told, whom nobody noted.
+SELECT customer_id
+FROM (
+  SELECT customer_id
+  FROM leora_pipeline.overdue_customers(ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz))
+  UNION
+  SELECT customer_id FROM leora_pipeline.untold_customers(ARRAY[CAST(:tenant_id AS uuid)])
+) AS w
+WHERE customer_id > CAST(:after AS uuid)
+ORDER BY customer_id
+LIMIT :batch
+
+-- name: set_aside
+-- Sets a customer aside, twice as long each time up to an hour, and forgets what is pending for it.
+WITH noted AS (
+  DELETE FROM leora_pipeline.pending_customer AS p
+  USING (
+    SELECT q.tenant_id, q.pending_id
+    FROM leora_pipeline.pending_customer AS q
+    WHERE q.tenant_id = :tenant_id AND q.customer_id = :customer_id
+    FOR UPDATE SKIP LOCKED
+  ) AS seen
+  WHERE p.tenant_id = seen.tenant_id AND p.pending_id = seen.pending_id
+)
+INSERT INTO leora_pipeline.set_aside_customer AS a
+  (tenant_id, customer_id, error, failures, set_aside_at, retry_at)
+VALUES (
+  :tenant_id, :customer_id, :error, 1, clock_timestamp(),
+  clock_timestamp() + make_interval(secs => :first_pause)
+)
+ON CONFLICT (tenant_id, customer_id) DO UPDATE SET
+  error = EXCLUDED.error,
+  failures = a.failures + 1,
+  retry_at = EXCLUDED.set_aside_at + LEAST(
+    make_interval(secs => :first_pause) * power(2, LEAST(a.failures, 20)),
+    make_interval(secs => :longest_pause)
+  )

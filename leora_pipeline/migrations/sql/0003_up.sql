@@ -1,0 +1,349 @@
+-- Real time: what the listener needs, and the steps that it shares with the hook as functions, so
+-- that the CRM's own transaction can take them too. PL/pgSQL, whose statements each see what was
+-- committed before them, and planned anew each time: one customer and 20,000 are not read alike.
+
+CREATE TABLE leora_pipeline.set_aside_customer (
+  tenant_id uuid NOT NULL,
+  customer_id uuid NOT NULL,
+  error text NOT NULL,
+  failures integer NOT NULL CHECK (failures > 0),
+  set_aside_at timestamptz(3) NOT NULL,
+  retry_at timestamptz(3) NOT NULL,
+  PRIMARY KEY (tenant_id, customer_id)
+);
+COMMENT ON TABLE leora_pipeline.set_aside_customer IS
+  'Customers whom the CRM''s database refused to have written, kept from the others until retry_at';
+
+-- Not a tenant's, and never joined with what is.
+CREATE TABLE leora_pipeline.listener (
+  listener_id text PRIMARY KEY,
+  started_at timestamptz(3) NOT NULL,
+  seen_at timestamptz(3) NOT NULL,
+  wants_notify boolean NOT NULL
+);
+COMMENT ON TABLE leora_pipeline.listener IS
+  'The real-time workers that run; one not seen for 30 seconds was killed';
+
+CREATE FUNCTION leora_pipeline.wake_listeners() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  -- Only where somebody asked for it: a transaction that notifies commits alone in the database.
+  IF EXISTS (
+    SELECT FROM leora_pipeline.listener
+    WHERE wants_notify AND seen_at > clock_timestamp() - interval '30 seconds'
+  ) THEN
+    NOTIFY leora_pipeline_pending;
+  END IF;
+  RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+  RETURN NULL;  -- What is noted counts for more than that somebody is woken; listeners poll too.
+END
+$$;
+CREATE TRIGGER wake_listeners AFTER INSERT ON leora_pipeline.pending_customer
+FOR EACH STATEMENT EXECUTE FUNCTION leora_pipeline.wake_listeners();
+
+CREATE FUNCTION leora_pipeline.clock() RETURNS timestamptz
+LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+  SELECT date_trunc('milliseconds', clock_timestamp() + interval '999 microseconds')
+$$;
+COMMENT ON FUNCTION leora_pipeline.clock IS
+  'The one clock, rounded up to the millisecond: the CRM stores no finer instant, and one rounded '
+  'down could lie before an order that is already there';
+
+CREATE FUNCTION leora_pipeline.overdue_customers(p_tenant_ids uuid[], p_as_of timestamptz)
+RETURNS TABLE (tenant_id uuid, customer_id uuid) LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT d.tenant_id, d.customer_id
+  FROM leora_pipeline.due_customers(p_tenant_ids, p_as_of) AS d
+  WHERE NOT EXISTS (
+    SELECT FROM leora_pipeline.set_aside_customer AS a
+    WHERE a.tenant_id = d.tenant_id AND a.customer_id = d.customer_id
+  )
+  UNION ALL
+  SELECT a.tenant_id, a.customer_id
+  FROM leora_pipeline.set_aside_customer AS a
+  WHERE a.tenant_id = ANY (p_tenant_ids) AND a.retry_at <= p_as_of
+$$;
+COMMENT ON FUNCTION leora_pipeline.overdue_customers IS
+  'Customers to refresh though no change is noted: those whom time has outdated, and those who were '
+  'set aside and may be tried again';
+
+CREATE FUNCTION leora_pipeline.untold_customers(p_tenant_ids uuid[])
+RETURNS TABLE (tenant_id uuid, customer_id uuid) LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT s.tenant_id, s.customer_id
+  FROM leora_pipeline.customer_state AS s
+  JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+  WHERE s.tenant_id = ANY (p_tenant_ids) AND s.to_tell AND (
+    c."accountType" IS NULL
+    OR leora_pipeline.type_rank(s.account_type) > leora_pipeline.type_rank(c."accountType"::text)
+    OR NOT EXISTS (
+      SELECT FROM leora_pipeline.tenant_hold AS h
+      WHERE h.tenant_id = s.tenant_id AND h.released_at IS NULL
+    )
+  ) AND NOT EXISTS (
+    SELECT FROM leora_pipeline.set_aside_customer AS a
+    WHERE a.tenant_id = s.tenant_id AND a.customer_id = s.customer_id
+  )
+$$;
+COMMENT ON FUNCTION leora_pipeline.untold_customers IS
+  'Customers whom the CRM has still to be told about, and may be; of a held tenant, those who rise';
+
+CREATE FUNCTION leora_pipeline.refresh_locked(
+  p_tenant_id uuid, p_customer_ids uuid[], p_locked uuid[], p_as_of timestamptz,
+  p_write_dates boolean
+) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = 'force_custom_plan' AS $$
+DECLARE
+  v_as_of timestamptz;
+BEGIN
+  -- The pending rows that this statement sees of customers who are locked, or gone; what is derived
+  -- after it has seen all that they speak of. A row that somebody has claimed is theirs.
+  DELETE FROM leora_pipeline.pending_customer AS p
+  USING (
+    SELECT q.tenant_id, q.pending_id
+    FROM leora_pipeline.pending_customer AS q
+    WHERE q.tenant_id = p_tenant_id AND (
+      q.customer_id = ANY (p_locked)
+      OR q.customer_id = ANY (p_customer_ids) AND NOT EXISTS (
+        SELECT FROM "Customer" AS c WHERE c."tenantId" = q.tenant_id AND c.id = q.customer_id
+      )
+    )
+    FOR UPDATE OF q SKIP LOCKED
+  ) AS seen
+  WHERE p.tenant_id = seen.tenant_id AND p.pending_id = seen.pending_id;
+
+  -- Of the locked ones alone: a customer who has come to the tenant since may be somebody else's by
+  -- now. Where the CRM need not be told, its type from now on rests on this last order date.
+  -- Written as an insert that always finds its row: as an update it would join the states twice,
+  -- and while their statistics are young the planner takes them for empty and joins by nested loops.
+  v_as_of := COALESCE(p_as_of, leora_pipeline.clock());
+  INSERT INTO leora_pipeline.customer_state AS s
+    (tenant_id, customer_id, last_order_at, next_order_at, account_type, imported_order_at,
+     ever_ordered, to_tell, told_type, told_order_at, as_of)
+  SELECT
+    d.tenant_id, d.customer_id, d.last_order_at, d.next_order_at, d.account_type,
+    d.imported_order_at, d.ever_ordered, d.differs,
+    CASE WHEN d.differs THEN d.told_type ELSE d.crm_type END,
+    CASE WHEN d.differs THEN d.told_order_at ELSE d.last_order_at END,
+    v_as_of
+  FROM (
+    SELECT
+      e.*,
+      leora_pipeline.type_differs(e.crm_type, e.account_type)
+        OR leora_pipeline.date_differs(
+          e.crm_order_at, e.last_order_at, e.ever_ordered, p_write_dates
+        ) AS differs
+    FROM (
+      SELECT * FROM leora_pipeline.derive_customers(ARRAY[p_tenant_id], p_locked, v_as_of)
+      OFFSET 0  -- So that what is derived stands once in the plan: half of the time is planning.
+    ) AS e
+  ) AS d
+  WHERE NOT d.is_current OR d.to_tell IS DISTINCT FROM d.differs OR NOT d.differs AND
+    (d.told_type, d.told_order_at) IS DISTINCT FROM (d.crm_type, d.last_order_at)
+  ON CONFLICT (tenant_id, customer_id) DO UPDATE SET
+    last_order_at = EXCLUDED.last_order_at,
+    next_order_at = EXCLUDED.next_order_at,
+    account_type = EXCLUDED.account_type,
+    imported_order_at = EXCLUDED.imported_order_at,
+    ever_ordered = EXCLUDED.ever_ordered,
+    to_tell = EXCLUDED.to_tell,
+    told_type = EXCLUDED.told_type,
+    told_order_at = EXCLUDED.told_order_at,
+    as_of = EXCLUDED.as_of;
+
+  -- The states of customers who are gone.
+  DELETE FROM leora_pipeline.customer_state AS s
+  WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_locked) AND NOT EXISTS (
+    SELECT FROM "Customer" AS c WHERE c."tenantId" = s.tenant_id AND c.id = s.customer_id
+  );
+
+  -- Nobody stays set aside of whom the CRM need not be told, or who is gone.
+  DELETE FROM leora_pipeline.set_aside_customer AS a
+  WHERE a.tenant_id = p_tenant_id AND (
+    a.customer_id = ANY (p_locked) AND NOT EXISTS (
+      SELECT FROM leora_pipeline.customer_state AS s
+      WHERE s.tenant_id = a.tenant_id AND s.customer_id = a.customer_id AND s.to_tell
+    )
+    OR a.customer_id = ANY (p_customer_ids) AND NOT EXISTS (
+      SELECT FROM "Customer" AS c WHERE c."tenantId" = a.tenant_id AND c.id = a.customer_id
+    )
+  );
+END
+$$;
+COMMENT ON FUNCTION leora_pipeline.refresh_locked IS
+  'Derives anew, as of an instant or (null) now, the states that the transaction has locked of the '
+  'customers asked for, and deletes what was pending for them';
+
+CREATE FUNCTION leora_pipeline.write_customers(
+  p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz, p_write_dates boolean,
+  p_held boolean, p_run_id text, p_path text
+) RETURNS TABLE (
+  customer_id uuid, is_written boolean, is_moved boolean, is_withheld boolean
+) LANGUAGE plpgsql
+SET plan_cache_mode = 'force_custom_plan' AS $$
+#variable_conflict use_column
+DECLARE
+  v_now timestamptz := leora_pipeline.clock();
+BEGIN
+  -- Tells the trigger of "Customer" that this is the pipeline's own, and no more than this: the
+  -- transaction may be the CRM's. (Not a setting of the function: those a superuser has to allow.)
+  PERFORM set_config('leora_pipeline.is_applying', 'on', true);
+  -- A held tenant's downward moves are left, to be told another time: a lower type, and a date that
+  -- goes back. The enum is computed before the UPDATE, as distributed tables ask for.
+  RETURN QUERY
+  WITH differing AS (
+    SELECT
+      c.id,
+      c."accountType" AS crm_type,
+      c."accountType"::text AS from_type,
+      c."lastOrderDate" AS crm_date,
+      s.account_type,
+      s.last_order_at,
+      s.told_type,
+      s.told_order_at,
+      s.as_of,
+      leora_pipeline.type_differs(c."accountType"::text, s.account_type) AS type_differs,
+      leora_pipeline.date_differs(
+        c."lastOrderDate" AT TIME ZONE 'UTC', s.last_order_at, s.ever_ordered, p_write_dates
+      ) AS date_differs,
+      p_held AND COALESCE(
+        leora_pipeline.type_rank(s.account_type) < leora_pipeline.type_rank(c."accountType"::text),
+        false
+      ) AS is_held_type,
+      p_held AND c."lastOrderDate" IS NOT NULL AND COALESCE(
+        s.last_order_at AT TIME ZONE 'UTC' < c."lastOrderDate", true
+      ) AS is_held_date,
+      leora_pipeline.is_lost(
+        c."accountType"::text, s.account_type, s.told_order_at,
+        q.active_since, q.target_since
+      ) AS is_lost
+    FROM leora_pipeline.tenant_thresholds(ARRAY[p_tenant_id], COALESCE(p_as_of, v_now)) AS q
+    CROSS JOIN leora_pipeline.customer_state AS s
+    JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+    WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_customer_ids)
+  ),
+  moves AS MATERIALIZED (
+    SELECT
+      d.*,
+      d.type_differs AND NOT d.is_held_type AS writes_type,
+      d.date_differs AND NOT d.is_held_date AS writes_date,
+      d.type_differs AND d.is_held_type OR d.date_differs AND d.is_held_date AS withheld,
+      CASE WHEN d.type_differs AND NOT d.is_held_type THEN d.account_type::"AccountType"
+           ELSE d.crm_type END AS new_type,
+      CASE WHEN d.date_differs AND NOT d.is_held_date THEN d.last_order_at AT TIME ZONE 'UTC'
+           ELSE d.crm_date END AS new_date
+    FROM differing AS d
+  ),
+  written AS (
+    UPDATE "Customer" AS c
+    SET "accountType" = m.new_type, "lastOrderDate" = m.new_date,
+        "updatedAt" = v_now AT TIME ZONE 'UTC'
+    FROM moves AS m
+    WHERE c."tenantId" = p_tenant_id AND c.id = m.id AND (m.writes_type OR m.writes_date)
+  ),
+  logged AS (
+    INSERT INTO leora_pipeline.account_type_transition
+      (tenant_id, customer_id, from_type, to_type, last_order_at, as_of, cause, run_id, recorded_at)
+    SELECT
+      p_tenant_id, m.id, m.from_type, m.account_type, m.last_order_at, m.as_of,
+      leora_pipeline.change_cause(
+        m.is_lost, m.from_type, m.account_type, m.told_type, m.told_order_at, m.last_order_at,
+        p_path
+      ),
+      p_run_id, v_now
+    FROM moves AS m
+    WHERE m.writes_type
+    ORDER BY m.id
+  ),
+  told AS (
+    UPDATE leora_pipeline.customer_state AS s
+    SET to_tell = m.withheld,
+        told_type = m.new_type::text,
+        told_order_at = CASE WHEN m.withheld THEN s.told_order_at ELSE m.last_order_at END
+    FROM moves AS m
+    WHERE s.tenant_id = p_tenant_id AND s.customer_id = m.id AND (m.writes_type OR NOT m.withheld)
+  ),
+  no_more_set_aside AS (
+    DELETE FROM leora_pipeline.set_aside_customer AS a
+    USING moves AS m
+    WHERE a.tenant_id = p_tenant_id AND a.customer_id = m.id
+  )
+  SELECT m.id, m.writes_type OR m.writes_date, m.writes_type, m.withheld
+  FROM moves AS m;
+  PERFORM set_config('leora_pipeline.is_applying', 'off', true);
+END
+$$;
+COMMENT ON FUNCTION leora_pipeline.write_customers IS
+  'Writes customers whom the transaction has locked, with their states, where the CRM differs from '
+  'the state; logs each change of type, and notes what the CRM is told';
+
+CREATE FUNCTION leora_pipeline.after_order_create(
+  p_customer_ids uuid[], p_write_last_order_date boolean DEFAULT true
+) RETURNS TABLE (customer_id uuid, outcome text) LANGUAGE plpgsql SECURITY DEFINER
+SET lock_timeout = '50ms' SET row_security = off SET timezone = 'UTC' SET datestyle = 'ISO' AS $$
+#variable_conflict use_column
+DECLARE
+  v_tenant_id uuid;
+  v_known uuid[];
+  v_locked uuid[];
+  v_seen uuid[] := '{}';
+  v_written uuid[] := '{}';
+BEGIN
+  -- Only in READ COMMITTED does what is derived see all that was committed before it.
+  IF current_setting('transaction_isolation') = 'read committed' THEN
+    FOR v_tenant_id, v_known IN
+      SELECT c."tenantId", array_agg(c.id) FROM "Customer" AS c
+      WHERE c.id = ANY (p_customer_ids) GROUP BY c."tenantId"
+    LOOP
+      -- Waits for nobody, since this may be the CRM's own transaction, and meets nobody for the
+      -- first time: others who meet the customer too would wait for it to end.
+      SELECT array_agg(l.customer_id) INTO v_locked FROM (
+        SELECT s.customer_id
+        FROM leora_pipeline.customer_state AS s
+        JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+        WHERE s.tenant_id = v_tenant_id AND s.customer_id = ANY (v_known)
+        ORDER BY s.customer_id
+        FOR NO KEY UPDATE OF c, s SKIP LOCKED
+      ) AS l;
+      CONTINUE WHEN v_locked IS NULL;
+      PERFORM leora_pipeline.refresh_locked(
+        v_tenant_id, v_locked, v_locked, NULL, p_write_last_order_date
+      );
+      -- Upward alone, as of a held tenant: a demotion is for those who can ask the gate.
+      SELECT
+        v_seen || COALESCE(array_agg(w.customer_id) FILTER (WHERE NOT w.is_withheld), '{}'),
+        v_written || COALESCE(array_agg(w.customer_id) FILTER (WHERE w.is_written), '{}')
+      INTO v_seen, v_written
+      FROM leora_pipeline.write_customers(
+        v_tenant_id, v_locked, NULL, p_write_last_order_date, true, 'after_order_create', 'hook'
+      ) AS w;
+    END LOOP;
+  END IF;
+  RETURN QUERY
+  SELECT a.customer_id, CASE
+    WHEN a.customer_id = ANY (v_written) THEN 'updated'
+    WHEN a.customer_id = ANY (v_seen) THEN 'unchanged'
+    WHEN EXISTS (SELECT FROM "Customer" AS c WHERE c.id = a.customer_id) THEN 'left'
+    ELSE 'unknown'
+  END
+  FROM (SELECT DISTINCT u.customer_id FROM unnest(p_customer_ids) AS u (customer_id)) AS a;
+EXCEPTION WHEN OTHERS THEN
+  RAISE WARNING USING
+    MESSAGE = 'leora_pipeline: the account types are left to the next run: ' || SQLERRM;
+  RETURN QUERY SELECT DISTINCT u.customer_id, 'left' FROM unnest(p_customer_ids) AS u (customer_id);
+END
+$$;
+COMMENT ON FUNCTION leora_pipeline.after_order_create IS
+  'Brings customers up to date in the transaction of whoever calls it, waiting for nobody and '
+  'failing nothing: updated, unchanged, left (to the next run, seconds later), or unknown';
+
+-- It runs as the pipeline's role, so nobody may put other tables in the place of the CRM's; those
+-- stand in whatever schema this migration finds them in.
+DO $$
+DECLARE
+  v_schema text;
+BEGIN
+  SELECT n.nspname INTO v_schema
+  FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE c.oid = to_regclass('"Customer"');
+  EXECUTE 'ALTER FUNCTION leora_pipeline.after_order_create SET search_path = pg_catalog, '
+    || COALESCE(quote_ident(v_schema) || ', ', '') || 'pg_temp';
+END
+$$;
