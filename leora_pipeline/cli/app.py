@@ -19,7 +19,17 @@ import sqlalchemy as sa
 
 from leora_pipeline.core.errors import LeoraError, WrongUsageError, one_line
 
-COMMANDS = ("demo", "dev", "migrate", "update", "preview", "check", "listen", "status")
+COMMANDS = (
+    "demo",
+    "dev",
+    "migrate",
+    "update",
+    "preview",
+    "check",
+    "listen",
+    "status",
+    "history",
+)
 
 
 class _Commands(click.Group):
