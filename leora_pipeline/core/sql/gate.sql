@@ -11,8 +11,8 @@ SELECT EXISTS (
 )
 
 -- name: count_waiting
--- The customers of a tenant whose demotion by a lost order waits to be told. That the date went back
--- follows from is_lost; said on its own it lets an index find the few.
+-- The customers of a tenant whose demotion by a lost order, not by a changed policy, waits to be told.
+-- That the date went back follows from is_lost; said on its own it lets an index find the few.
 SELECT count(*)
 FROM leora_pipeline.tenant_thresholds(
   ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
@@ -24,6 +24,10 @@ WHERE s.tenant_id = :tenant_id
   AND leora_pipeline.is_lost(
     c."accountType"::text, s.account_type, s.told_order_at,
     q.active_since, q.target_since
+  )
+  AND NOT EXISTS (
+    SELECT FROM leora_pipeline.policy_shift AS f
+    WHERE f.tenant_id = s.tenant_id AND f.customer_id = s.customer_id
   )
 
 -- name: weigh

@@ -33,19 +33,18 @@ SELECT
   w.type_differs,
   w.date_differs,
   CASE WHEN w.type_differs THEN leora_pipeline.change_cause(
-    leora_pipeline.is_lost(
+    f.customer_id IS NULL AND leora_pipeline.is_lost(
       d.crm_type, d.account_type, d.told_order_at, d.active_since, d.target_since
     ),
-    d.crm_type, d.account_type, d.told_type, d.told_order_at, d.last_order_at, NULL
+    f.customer_id IS NOT NULL, d.crm_type, d.account_type, d.told_type, d.told_order_at, d.last_order_at, NULL
   ) END AS cause,
   CASE WHEN w.type_differs
-      AND leora_pipeline.type_rank(d.account_type) < leora_pipeline.type_rank(d.crm_type)
-    OR w.date_differs AND d.crm_order_at IS NOT NULL
-      AND COALESCE(d.last_order_at < d.crm_order_at, true)
+      AND leora_pipeline.is_type_withheld(true, d.crm_type, d.account_type)
+    OR w.date_differs AND leora_pipeline.is_date_withheld(true, d.crm_order_at, d.last_order_at)
     THEN h.held_at END AS held_since,
   p.noted_at AS pending_since,
   p.noted_at IS NOT NULL OR d.to_tell AND d.is_current OR EXISTS (
-    SELECT FROM leora_pipeline.due_customers(
+    SELECT FROM leora_pipeline.overdue_customers(
       ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
     ) AS u
     WHERE u.tenant_id = d.tenant_id AND u.customer_id = d.customer_id
@@ -68,6 +67,8 @@ CROSS JOIN LATERAL (
 ) AS p
 LEFT JOIN leora_pipeline.tenant_hold AS h
   ON h.tenant_id = d.tenant_id AND h.released_at IS NULL
+LEFT JOIN leora_pipeline.policy_shift AS f
+  ON f.tenant_id = d.tenant_id AND f.customer_id = d.customer_id
 
 -- name: transitions
 -- Every logged change of a customer's type, oldest first, and whether somebody else than the

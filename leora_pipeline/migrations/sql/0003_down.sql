@@ -1,8 +1,11 @@
--- Removes what this revision made.
+-- Removes what this revision made; the functions that it replaced go with the revision before.
 DROP FUNCTION
   leora_pipeline.after_order_create, leora_pipeline.write_customers,
   leora_pipeline.refresh_locked, leora_pipeline.untold_customers,
-  leora_pipeline.overdue_customers, leora_pipeline.clock;
+  leora_pipeline.overdue_customers, leora_pipeline.is_date_withheld,
+  leora_pipeline.is_type_withheld, leora_pipeline.clock;
 DROP TRIGGER wake_listeners ON leora_pipeline.pending_customer;
 DROP FUNCTION leora_pipeline.wake_listeners;
-DROP TABLE leora_pipeline.listener, leora_pipeline.set_aside_customer;
+DROP TABLE
+  leora_pipeline.listener, leora_pipeline.policy_shift, leora_pipeline.policy_change,
+  leora_pipeline.set_aside_customer;

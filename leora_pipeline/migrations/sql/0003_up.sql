@@ -1,6 +1,7 @@
 -- Real time: what the listener needs, and the steps that it shares with the hook as functions, so
 -- that the CRM's own transaction can take them too. PL/pgSQL, whose statements each see what was
 -- committed before them, and planned anew each time: one customer and 20,000 are not read alike.
+-- Beside it, what a change of a tenant's policy leaves behind.
 
 CREATE TABLE leora_pipeline.set_aside_customer (
   tenant_id uuid NOT NULL,
@@ -13,6 +14,26 @@ CREATE TABLE leora_pipeline.set_aside_customer (
 );
 COMMENT ON TABLE leora_pipeline.set_aside_customer IS
   'Customers whom the CRM''s database refused to have written, kept from the others until retry_at';
+
+CREATE TABLE leora_pipeline.policy_change (
+  tenant_id uuid NOT NULL,
+  changed_at timestamptz(3) NOT NULL,
+  changed_by text NOT NULL,
+  before jsonb NOT NULL,
+  after jsonb NOT NULL,
+  PRIMARY KEY (tenant_id, changed_at)
+);
+COMMENT ON TABLE leora_pipeline.policy_change IS
+  'Who changed a tenant''s policy when: those of its values that changed, before and after';
+
+CREATE TABLE leora_pipeline.policy_shift (
+  tenant_id uuid NOT NULL,
+  customer_id uuid NOT NULL,
+  PRIMARY KEY (tenant_id, customer_id)
+);
+COMMENT ON TABLE leora_pipeline.policy_shift IS
+  'Customers who move because their tenant''s policy was changed, until the CRM has been told: no '
+  'order of theirs is missing';
 
 -- Not a tenant's, and never joined with what is.
 CREATE TABLE leora_pipeline.listener (
@@ -48,6 +69,43 @@ $$;
 COMMENT ON FUNCTION leora_pipeline.clock IS
   'The one clock, rounded up to the millisecond: the CRM stores no finer instant, and one rounded '
   'down could lie before an order that is already there';
+
+DROP FUNCTION leora_pipeline.change_cause;
+CREATE FUNCTION leora_pipeline.change_cause(
+  p_is_lost boolean, p_is_shifted boolean, p_from_type text, p_to_type text, p_told_type text,
+  p_told_order_at timestamptz, p_last_order_at timestamptz, p_path text
+) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE
+    WHEN p_is_lost THEN 'order removed'
+    WHEN p_from_type IS DISTINCT FROM p_told_type THEN
+      CASE WHEN p_told_type IS NULL THEN p_path ELSE 'by hand' END
+    WHEN p_is_shifted THEN 'policy'
+    -- Before the orders: at a first look a younger one may be there, and not young enough.
+    WHEN leora_pipeline.type_rank(p_to_type) < leora_pipeline.type_rank(p_from_type) THEN 'age'
+    WHEN p_last_order_at > p_told_order_at
+      OR p_last_order_at IS NOT NULL AND p_told_order_at IS NULL THEN 'order'
+    ELSE p_path
+  END
+$$;
+COMMENT ON FUNCTION leora_pipeline.change_cause IS
+  'Why a type changes; the path that found it where nothing else explains it';
+
+CREATE FUNCTION leora_pipeline.is_type_withheld(
+  p_is_held boolean, p_crm_type text, p_account_type text
+) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT p_is_held AND COALESCE(
+    leora_pipeline.type_rank(p_account_type) < leora_pipeline.type_rank(p_crm_type), false
+  )
+$$;
+COMMENT ON FUNCTION leora_pipeline.is_type_withheld IS 'Whether a hold stops a lower type';
+
+CREATE FUNCTION leora_pipeline.is_date_withheld(
+  p_is_held boolean, p_crm_order_at timestamptz, p_last_order_at timestamptz
+) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT p_is_held AND p_crm_order_at IS NOT NULL
+    AND COALESCE(p_last_order_at < p_crm_order_at, true)
+$$;
+COMMENT ON FUNCTION leora_pipeline.is_date_withheld IS 'Whether a hold stops a date that goes back';
 
 CREATE FUNCTION leora_pipeline.overdue_customers(p_tenant_ids uuid[], p_as_of timestamptz)
 RETURNS TABLE (tenant_id uuid, customer_id uuid) LANGUAGE sql STABLE PARALLEL SAFE AS $$
@@ -154,7 +212,7 @@ BEGIN
     SELECT FROM "Customer" AS c WHERE c."tenantId" = s.tenant_id AND c.id = s.customer_id
   );
 
-  -- Nobody stays set aside of whom the CRM need not be told, or who is gone.
+  -- Nobody stays set aside, or shifted by a policy, of whom the CRM need not be told, or who is gone.
   DELETE FROM leora_pipeline.set_aside_customer AS a
   WHERE a.tenant_id = p_tenant_id AND (
     a.customer_id = ANY (p_locked) AND NOT EXISTS (
@@ -164,6 +222,11 @@ BEGIN
     OR a.customer_id = ANY (p_customer_ids) AND NOT EXISTS (
       SELECT FROM "Customer" AS c WHERE c."tenantId" = a.tenant_id AND c.id = a.customer_id
     )
+  );
+  DELETE FROM leora_pipeline.policy_shift AS f
+  WHERE f.tenant_id = p_tenant_id AND f.customer_id = ANY (p_locked) AND NOT EXISTS (
+    SELECT FROM leora_pipeline.customer_state AS s
+    WHERE s.tenant_id = f.tenant_id AND s.customer_id = f.customer_id AND s.to_tell
   );
 END
 $$;
@@ -203,20 +266,22 @@ BEGIN
       leora_pipeline.date_differs(
         c."lastOrderDate" AT TIME ZONE 'UTC', s.last_order_at, s.ever_ordered, p_write_dates
       ) AS date_differs,
-      p_held AND COALESCE(
-        leora_pipeline.type_rank(s.account_type) < leora_pipeline.type_rank(c."accountType"::text),
-        false
+      leora_pipeline.is_type_withheld(
+        p_held, c."accountType"::text, s.account_type
       ) AS is_held_type,
-      p_held AND c."lastOrderDate" IS NOT NULL AND COALESCE(
-        s.last_order_at AT TIME ZONE 'UTC' < c."lastOrderDate", true
+      leora_pipeline.is_date_withheld(
+        p_held, c."lastOrderDate" AT TIME ZONE 'UTC', s.last_order_at
       ) AS is_held_date,
-      leora_pipeline.is_lost(
+      f.customer_id IS NOT NULL AS is_shifted,
+      f.customer_id IS NULL AND leora_pipeline.is_lost(
         c."accountType"::text, s.account_type, s.told_order_at,
         q.active_since, q.target_since
       ) AS is_lost
     FROM leora_pipeline.tenant_thresholds(ARRAY[p_tenant_id], COALESCE(p_as_of, v_now)) AS q
     CROSS JOIN leora_pipeline.customer_state AS s
     JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+    LEFT JOIN leora_pipeline.policy_shift AS f
+      ON f.tenant_id = s.tenant_id AND f.customer_id = s.customer_id
     WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_customer_ids)
   ),
   moves AS MATERIALIZED (
@@ -244,8 +309,8 @@ BEGIN
     SELECT
       p_tenant_id, m.id, m.from_type, m.account_type, m.last_order_at, m.as_of,
       leora_pipeline.change_cause(
-        m.is_lost, m.from_type, m.account_type, m.told_type, m.told_order_at, m.last_order_at,
-        p_path
+        m.is_lost, m.is_shifted, m.from_type, m.account_type, m.told_type, m.told_order_at,
+        m.last_order_at, p_path
       ),
       p_run_id, v_now
     FROM moves AS m
@@ -264,6 +329,11 @@ BEGIN
     DELETE FROM leora_pipeline.set_aside_customer AS a
     USING moves AS m
     WHERE a.tenant_id = p_tenant_id AND a.customer_id = m.id
+  ),
+  no_more_shifted AS (
+    DELETE FROM leora_pipeline.policy_shift AS f
+    USING moves AS m
+    WHERE f.tenant_id = p_tenant_id AND f.customer_id = m.id AND m.is_shifted AND NOT m.withheld
   )
   SELECT m.id, m.writes_type OR m.writes_date, m.writes_type, m.withheld
   FROM moves AS m;
