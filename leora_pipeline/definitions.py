@@ -15,6 +15,7 @@ from leora_pipeline.orchestration.assets import ASSETS
 from leora_pipeline.orchestration.catalog import CRM_ASSETS
 from leora_pipeline.orchestration.checks import ASSET_CHECKS
 from leora_pipeline.orchestration.jobs import JOBS, schedules
+from leora_pipeline.orchestration.maintenance import clean_up
 from leora_pipeline.orchestration.resources import CrmDatabase, RunScope
 from leora_pipeline.orchestration.sensors import SENSORS
 
@@ -28,7 +29,7 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
     return dg.Definitions(
         assets=[*CRM_ASSETS, *ASSETS],
         asset_checks=ASSET_CHECKS,
-        jobs=JOBS,
+        jobs=[*JOBS, clean_up],
         schedules=schedules(Settings.from_environment().schedule_timezone),
         sensors=SENSORS,
         resources={

@@ -36,12 +36,16 @@ class Settings:
         schedule_timezone: IANA name of the time zone of the nightly schedule.
         write_last_order_date: Whether the pipeline writes ``"Customer"."lastOrderDate"``, or
             leaves it to the CRM.
+        keep_history_days: For how many days the history of customers and tenants is kept.
+        keep_run_days: For how many days runs, Dagster's and the pipeline's, are kept.
     """
 
     database_url: str | None = None
     dagster_database_url: str | None = None
     schedule_timezone: str = DEFAULT_SCHEDULE_TIMEZONE
     write_last_order_date: bool = True
+    keep_history_days: int = 1095
+    keep_run_days: int = 30
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -70,6 +74,14 @@ class Settings:
             write_last_order_date=_flag(
                 "LEORA_WRITE_LAST_ORDER_DATE", value("LEORA_WRITE_LAST_ORDER_DATE"), default=True
             ),
+            keep_history_days=_days(
+                "LEORA_KEEP_HISTORY_DAYS",
+                value("LEORA_KEEP_HISTORY_DAYS"),
+                default=cls.keep_history_days,
+            ),
+            keep_run_days=_days(
+                "LEORA_KEEP_RUN_DAYS", value("LEORA_KEEP_RUN_DAYS"), default=cls.keep_run_days
+            ),
         )
 
 
@@ -82,3 +94,12 @@ def _flag(name: str, text: str | None, *, default: bool) -> bool:
     if text.lower() in _FALSE:
         return False
     raise WrongUsageError(f"{name} is {text!r}; set it to true or false")
+
+
+def _days(name: str, text: str | None, *, default: int) -> int:
+    """Reads a number of days; what is younger than a week is still of use to somebody."""
+    if text is None:
+        return default
+    if text.isdecimal() and 7 <= int(text) <= 36_500:
+        return int(text)
+    raise WrongUsageError(f"{name} is {text!r}; set it to a number of days, from 7 to 36500")

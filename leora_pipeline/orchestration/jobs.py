@@ -10,6 +10,7 @@ import dagster as dg
 
 from leora_pipeline.orchestration import catalog
 from leora_pipeline.orchestration.assets import INCREMENTAL, MODE_TAG, PREVIEW
+from leora_pipeline.orchestration.maintenance import clean_up
 
 refresh_account_types = dg.define_asset_job(
     "refresh_account_types",
@@ -50,7 +51,7 @@ JOBS = [
 
 
 def schedules(timezone: str) -> list[dg.ScheduleDefinition]:
-    """Returns the schedules, both on by default.
+    """Returns the schedules, all on by default.
 
     Args:
         timezone: IANA name of the time zone in which the night is meant.
@@ -71,5 +72,13 @@ def schedules(timezone: str) -> list[dg.ScheduleDefinition]:
             execution_timezone=timezone,
             default_status=dg.DefaultScheduleStatus.RUNNING,
             description="Every hour at a quarter past: the data-quality checks.",
+        ),
+        dg.ScheduleDefinition(
+            name="nightly_clean_up",
+            job=clean_up,
+            cron_schedule="30 3 * * *",
+            execution_timezone=timezone,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description="Every night at 3:30: deletes what is older than it is to be kept.",
         ),
     ]

@@ -1,0 +1,41 @@
+"""Retention: keeps the pipeline's own tables within a configured age.
+
+What is needed to know where things stand stays, however old: the last full run of a tenant and its
+last success, the latest verdict of a check, holds in force. What does not belong here: Dagster's
+tables, which Dagster alone may touch.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.database import SQL, transaction
+from leora_pipeline.core.statements import statement
+
+_HISTORY = ("transitions", "distributions", "holds", "policy_changes")
+"""What people look back at."""
+
+_RECORDS = ("tenant_runs", "verdicts")
+"""What only says how the runs went."""
+
+
+def delete_older_than(engine: sa.Engine, *, history_days: int, record_days: int) -> dict[str, int]:
+    """Deletes what is older than it is to be kept, each table in a transaction of its own.
+
+    Args:
+        engine: The CRM's database.
+        history_days: For how many days the history of customers and tenants is kept: the
+            transitions, distributions, holds that are over, and changes of policies.
+        record_days: For how many days it is kept how the runs and checks went.
+
+    Returns:
+        How many rows were deleted, by what they are.
+    """
+    deleted: dict[str, int] = {}
+    for names, days in ((_HISTORY, history_days), (_RECORDS, record_days)):
+        for name in names:
+            with transaction(engine) as connection:
+                deleted[name] = connection.execute(
+                    statement(SQL, "retention.sql", name), {"days": days}
+                ).rowcount
+    return deleted
