@@ -224,6 +224,7 @@ def _set_aside(
 ) -> None:
     logger.error("Customer %s is set aside: %s", customer_id, one_line(error))
     with transaction(engine) as connection:
+        connection.execute(statement(SQL, "listen.sql", "wait_briefly"))
         connection.execute(
             statement(SQL, "listen.sql", "set_aside"),
             {

@@ -65,6 +65,11 @@ WHERE customer_id > CAST(:after AS uuid)
 ORDER BY customer_id
 LIMIT :batch
 
+-- name: wait_briefly
+-- The CRM's own transaction may have brought the customer up to date by the hook just now, and stay
+-- open with what there was of it.
+SET LOCAL lock_timeout = '100ms'
+
 -- name: set_aside
 -- Sets a customer aside, twice as long each time up to an hour, and forgets what is pending for it.
 WITH noted AS (
