@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from leora_pipeline.core.settings import Settings
+from leora_pipeline.orchestration.alerts import alerts
 from leora_pipeline.orchestration.assets import ASSETS
 from leora_pipeline.orchestration.catalog import CRM_ASSETS
 from leora_pipeline.orchestration.checks import ASSET_CHECKS
@@ -31,7 +32,7 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
         asset_checks=ASSET_CHECKS,
         jobs=[*JOBS, clean_up],
         schedules=schedules(Settings.from_environment().schedule_timezone),
-        sensors=SENSORS,
+        sensors=[*SENSORS, alerts],
         resources={
             "crm": CrmDatabase(),
             "scope": RunScope.configure_at_launch(),

@@ -21,6 +21,7 @@ from leora_pipeline.core.publish import AccountTypeUpdateResult
 from leora_pipeline.core.quality.checks import Verdict
 from leora_pipeline.core.runs import Progress as OnProgress
 from leora_pipeline.core.runs import no_progress
+from leora_pipeline.core.status import Incident
 
 MARKS = {"passed": "✅", "failed": "❌", "warned": "⚠️ ", "not judged": "➖"}
 
@@ -125,6 +126,24 @@ def print_summary(results: Sequence[AccountTypeUpdateResult], duration_ms: int) 
         count = sum(getattr(result, name) for result in results)
         click.echo(f"  - {name.upper()}: {count} ({percent(count, total)})")
     click.echo(f"  - Duration: {duration_ms}ms")
+
+
+def print_incidents(title: str, incidents: Sequence[Incident]) -> None:
+    """Prints what people were told is wrong, and since when."""
+    print_table(
+        title,
+        ["tenant", "what", "opened (UTC)", "resolved (UTC)", "message"],
+        [
+            [
+                incident.tenant_slug,
+                incident.kind,
+                f"{incident.opened_at:%Y-%m-%d %H:%M:%S}",
+                f"{incident.resolved_at:%Y-%m-%d %H:%M:%S}" if incident.resolved_at else "open",
+                incident.message,
+            ]
+            for incident in incidents
+        ],
+    )
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:

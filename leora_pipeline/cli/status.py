@@ -8,7 +8,7 @@ import click
 
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import json_option
-from leora_pipeline.cli.output import print_json, print_table
+from leora_pipeline.cli.output import MARKS, print_incidents, print_json, print_table
 from leora_pipeline.core.status import read_status
 
 
@@ -18,9 +18,19 @@ def command(as_json: bool) -> None:
     """Show how the pipeline stands; exit 1 where anything is wrong, or older than 2 days."""
     with crm_engine(writable=False) as engine:
         status = read_status(engine)
-    problems = status.problems
+    problems = [problem for problem in status.problems if problem.severity == "error"]
+    warnings = [problem for problem in status.problems if problem.severity == "warn"]
     if as_json:
-        print_json({"ok": not problems, "problems": problems, **dataclasses.asdict(status)})
+        print_json(
+            {
+                "ok": not problems,
+                "problems": [str(problem) for problem in problems],
+                "warnings": [str(warning) for warning in warnings],
+                "pending": status.pending,
+                "oldest_pending_seconds": status.oldest_pending_seconds,
+                **dataclasses.asdict(status),
+            }
+        )
     else:
         click.echo(f"Schema leora_pipeline: revision {status.schema_revision}")
         print_table(
@@ -50,8 +60,16 @@ def command(as_json: bool) -> None:
         click.echo(f"Customers still to be told to the CRM: {status.untold}")
         oldest = status.oldest_transaction_seconds
         click.echo(f"Oldest open transaction: {f'{oldest:.0f} s' if oldest else 'none'}")
+        if status.incidents:
+            print_incidents("Alerts, open or resolved within a day", status.incidents)
+        click.echo(
+            f"Messages not delivered yet: {status.unsent_messages}"
+            + (f" ({status.delivery_error})" if status.delivery_error else "")
+        )
         click.echo("Problems:" if problems else "✅ Nothing is wrong.")
         for problem in problems:
-            click.echo(f"  ❌ {problem}")
+            click.echo(f"  {MARKS['failed']} {problem}")
+        for warning in warnings:
+            click.echo(f"  {MARKS['warned']} {warning}")
     if problems:
         raise SystemExit(1)

@@ -19,7 +19,7 @@ from leora_pipeline.core.statements import statement
 
 SQL = "leora_pipeline.core.sql"
 OLDEST_POSTGRES = 15
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The revision of the schema ``leora_pipeline`` that this code is written for."""
 
 CRM_COLUMNS = {

@@ -7,7 +7,8 @@ belong here: connecting to anything.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -38,6 +39,8 @@ class Settings:
             leaves it to the CRM.
         keep_history_days: For how many days the history of customers and tenants is kept.
         keep_run_days: For how many days runs, Dagster's and the pipeline's, are kept.
+        alert_urls: Where alerts and digests go, as Apprise URLs. They hold secrets. Whether a
+            service is behind each is found out when one delivers: a bad one stops no run.
     """
 
     database_url: str | None = None
@@ -46,6 +49,7 @@ class Settings:
     write_last_order_date: bool = True
     keep_history_days: int = 1095
     keep_run_days: int = 30
+    alert_urls: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -82,7 +86,13 @@ class Settings:
             keep_run_days=_days(
                 "LEORA_KEEP_RUN_DAYS", value("LEORA_KEEP_RUN_DAYS"), default=cls.keep_run_days
             ),
+            alert_urls=_urls(value("LEORA_ALERT_URLS") or ""),
         )
+
+
+def _urls(text: str) -> tuple[str, ...]:
+    """Splits URLs at white space, commas and semicolons as Apprise does; a URL may hold commas."""
+    return tuple(re.split(r"[\s,;]+(?=[A-Za-z0-9]+://)", text.strip(" \t\n,;"))) if text else ()
 
 
 def _flag(name: str, text: str | None, *, default: bool) -> bool:

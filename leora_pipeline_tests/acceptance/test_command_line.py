@@ -58,7 +58,7 @@ def hold(crm: Crm, leora: Leora, slug: str = "cellar") -> UUID:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "demo", "dev", "migrate", "update", "preview", "check", "status"]
+    "command", ["", "demo", "dev", "migrate", "update", "preview", "check", "status", "alerts"]
 )
 def test_help_tells_what_each_command_does_without_a_database(leora: Leora, command: str) -> None:
     told = leora(*command.split(), "--help")
@@ -72,7 +72,7 @@ def test_help_lists_every_command_with_a_line_each() -> None:
     told = run(BIN / "leora", "--help", env=environment(LEORA_DATABASE_URL="mysql://nowhere"))
 
     assert (told.code, told.err) == (0, "")
-    for command in ("demo", "dev", "migrate", "update", "preview", "check", "status"):
+    for command in ("demo", "dev", "migrate", "update", "preview", "check", "status", "alerts"):
         assert re.search(rf"^  {command} +\S", told.out, re.MULTILINE)
 
 

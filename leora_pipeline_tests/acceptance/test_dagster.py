@@ -13,13 +13,17 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from leora_pipeline.core.delivery import SEND_TIMEOUT_SECONDS
 from leora_pipeline.core.settings import PROJECT_ROOT
 from leora_pipeline.core.status import read_status
 from leora_pipeline.definitions import build_defs, defs
+from leora_pipeline.orchestration.alerts import TICK_SECONDS
+from leora_pipeline.orchestration.resources import CrmDatabase
 from leora_pipeline.sample import SampleTenant
 from leora_pipeline_tests.acceptance.conftest import Crm, Leora
 from leora_pipeline_tests.acceptance.processes import BIN, environment, run
 from leora_pipeline_tests.crm_builder import ago
+from leora_pipeline_tests.receivers import webhook
 
 pytestmark = [
     # Great Expectations 1.24 uses what pandas and marshmallow have deprecated.
@@ -497,7 +501,7 @@ def test_a_run_re_executed_from_its_failure_is_no_full_success(
 
     assert runs_of(crm_of_user, again.run_id) == {"broken": ("partial", "succeeded")}
     problems = read_status(crm_of_user.engine).problems
-    assert any("the last full run failed" in problem for problem in problems)
+    assert any("the last full run failed" in problem.message for problem in problems)
 
 
 def test_preview_may_look_into_the_future(crm_of_user: Crm, launch: Launch) -> None:
@@ -668,6 +672,40 @@ def test_a_missing_or_unfit_database_fails_the_run_with_the_way_out(
         assert "\n" not in told
         everything = "\n".join(str(event) for event in result.all_events)
         assert "s3cret" not in everything
+
+
+def test_the_sensor_tells_what_is_wrong_and_launches_nothing(
+    crm_of_user: Crm, leora: Leora, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = crm_of_user.tenant("broken")
+    crm_of_user.customer(broken, None)
+    crm_of_user.break_tenant(broken)
+    assert leora("update").code == 1
+    sensor = defs.get_repository_def().get_sensor_def("alerts")
+    assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+    assert not sensor.targets
+    assert (sensor.minimum_interval_seconds or 0) >= 30
+
+    def tick() -> str:
+        with dg.build_sensor_context(instance, resources={"crm": CrmDatabase()}) as context:
+            data = sensor.evaluate_tick(context)
+        assert data.run_requests == []
+        return data.skip_message or ""
+
+    with webhook() as hook:
+        monkeypatch.setenv("LEORA_ALERT_URLS", hook.url)
+        hook.status = 503
+        assert "1 opened" in tick()
+        hook.status = 200
+        assert "0 delivered, 0 to be tried again" in tick(), "it keeps the pause"
+        crm_of_user.run("UPDATE leora_pipeline.alert_message SET retry_at = now()")
+        assert "1 delivered" in tick()
+        tick()
+        assert hook.titles == ["[Leora] broken: run failed"]
+
+
+def test_a_tick_of_the_alerts_ends_in_time() -> None:
+    assert TICK_SECONDS + SEND_TIMEOUT_SECONDS < 60
 
 
 # The tools.

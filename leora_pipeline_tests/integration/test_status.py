@@ -42,7 +42,7 @@ def test_a_night_that_went_wrong_is_named(
     healthy.run('UPDATE "Tenant" SET "createdAt" = now()')
     healthy.run(f"UPDATE leora_pipeline.tenant_run SET {change}")
     (line,) = read_status(engine).problems
-    assert line.startswith(f"cellar: {problem}")
+    assert str(line).startswith(f"cellar: {problem}")
 
 
 def test_a_run_that_is_at_work_is_no_problem(engine: sa.Engine, healthy: CrmBuilder) -> None:

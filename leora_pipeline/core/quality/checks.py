@@ -64,6 +64,7 @@ class Verdict:
     """What a check found for one tenant."""
 
     check_name: str
+    tenant_id: UUID
     tenant_slug: str
     severity: Severity
     status: Status
@@ -136,7 +137,15 @@ def _verdict(check: Check, row: Row, is_failing: bool, checked_at: datetime) -> 
         message = check.message(row)
         if is_failing:
             status = "failed"
-    return Verdict(check.name, row["tenant_slug"], check.severity, status, message, checked_at)
+    return Verdict(
+        check_name=check.name,
+        tenant_id=UUID(row["tenant_id"]),
+        tenant_slug=row["tenant_slug"],
+        severity=check.severity,
+        status=status,
+        message=message,
+        checked_at=checked_at,
+    )
 
 
 def _reader(

@@ -71,7 +71,8 @@ WHERE tenant_id = :tenant_id AND released_at IS NULL
 
 -- name: holds
 -- The holds in force, of the tenants that exist.
-SELECT t.slug AS tenant_slug, h.held_at, h.lost_customers, h.classified_customers
+SELECT t.id AS tenant_id, t.slug AS tenant_slug, h.held_at, h.lost_customers,
+  h.classified_customers
 FROM leora_pipeline.tenant_hold AS h
 JOIN "Tenant" AS t ON t.id = h.tenant_id
 WHERE h.released_at IS NULL

@@ -188,20 +188,27 @@ ON CONFLICT (tenant_id, check_name, checked_at) DO NOTHING
 
 -- name: verdicts_of_run
 -- The verdicts that a run recorded.
-SELECT v.check_name, t.slug AS tenant_slug, v.severity, v.status, v.message, v.checked_at
+SELECT
+  v.check_name, v.tenant_id, t.slug AS tenant_slug, v.severity, v.status, v.message,
+  v.checked_at
 FROM leora_pipeline.health_verdict AS v
 JOIN "Tenant" AS t ON t.id = v.tenant_id
 WHERE v.run_id = :run_id
 ORDER BY t.slug
 
 -- name: failing_now
--- The checks of severity error whose latest verdict on a tenant is a failure.
-SELECT v.check_name, t.slug AS tenant_slug, v.severity, v.status, v.message, v.checked_at
-FROM (
-  SELECT DISTINCT ON (tenant_id, check_name) *
-  FROM leora_pipeline.health_verdict
-  ORDER BY tenant_id, check_name, checked_at DESC
+-- The checks whose latest verdict on a tenant is a failure; looked up one by one, since the verdicts
+-- of all times are many.
+SELECT
+  v.check_name, t.id AS tenant_id, t.slug AS tenant_slug, v.severity, v.status, v.message,
+  v.checked_at
+FROM "Tenant" AS t
+CROSS JOIN unnest(CAST(:checks AS text[])) WITH ORDINALITY AS c (check_name, place)
+CROSS JOIN LATERAL (
+  SELECT * FROM leora_pipeline.health_verdict AS h
+  WHERE h.tenant_id = t.id AND h.check_name = c.check_name
+  ORDER BY h.checked_at DESC
+  LIMIT 1
 ) AS v
-JOIN "Tenant" AS t ON t.id = v.tenant_id
-WHERE v.status = 'failed' AND v.severity = 'error'
-ORDER BY t.slug, v.check_name
+WHERE v.status = 'failed'
+ORDER BY t.slug, c.place

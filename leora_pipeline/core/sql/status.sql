@@ -1,33 +1,47 @@
 -- name: tenants
--- How each tenant's runs stand.
+-- How each tenant's runs stand. Of its full runs the last that has ended, or should have, speaks; of
+-- its incremental ones the last that has ended, unless a full run has healed it since.
 SELECT
+  t.id AS tenant_id,
   t.slug AS tenant_slug,
   f.finished_at AS last_full_success,
   COALESCE(f.finished_at, t."createdAt" AT TIME ZONE 'UTC')
     < clock_timestamp() - make_interval(hours => :stale_after) AS is_stale,
   l.status AS last_status,
-  l.error AS last_error,
-  COALESCE(
-    l.status = 'running' AND l.started_at < clock_timestamp() - make_interval(hours => :stuck_after),
-    false
-  ) AS is_stuck
+  e.error AS last_error,
+  i.error AS last_incremental_error,
+  COALESCE(e.status = 'running', false) AS is_stuck
 FROM "Tenant" AS t
 LEFT JOIN LATERAL (
-  SELECT max(finished_at) AS finished_at
+  SELECT max(finished_at) AS finished_at, max(started_at) AS started_at
   FROM leora_pipeline.tenant_run
   WHERE tenant_id = t.id AND mode = 'full' AND status = 'succeeded'
 ) AS f ON true
 LEFT JOIN LATERAL (
-  SELECT status, error, started_at FROM leora_pipeline.tenant_run
+  SELECT status FROM leora_pipeline.tenant_run
   WHERE tenant_id = t.id AND mode = 'full'
   ORDER BY started_at DESC
   LIMIT 1
 ) AS l ON true
+LEFT JOIN LATERAL (
+  SELECT status, error FROM leora_pipeline.tenant_run
+  WHERE tenant_id = t.id AND mode = 'full' AND (
+    status <> 'running' OR started_at < clock_timestamp() - make_interval(hours => :stuck_after)
+  )
+  ORDER BY started_at DESC
+  LIMIT 1
+) AS e ON true
+LEFT JOIN LATERAL (
+  SELECT error, started_at FROM leora_pipeline.tenant_run
+  WHERE tenant_id = t.id AND mode = 'incremental' AND status <> 'running'
+  ORDER BY started_at DESC
+  LIMIT 1
+) AS i ON i.started_at > COALESCE(f.started_at, '-infinity')
 ORDER BY t.slug
 
 -- name: untold
 -- Customers that the CRM still has to be told about; those of held tenants wait on purpose.
-SELECT count(*)
+SELECT count(*) AS untold
 FROM leora_pipeline.customer_state AS s
 WHERE s.to_tell AND NOT EXISTS (
   SELECT FROM leora_pipeline.tenant_hold AS h
@@ -36,20 +50,44 @@ WHERE s.to_tell AND NOT EXISTS (
 
 -- name: oldest_transaction
 -- The age of the oldest transaction but this one, in seconds.
-SELECT max(extract(epoch FROM clock_timestamp() - xact_start))::double precision
+SELECT max(extract(epoch FROM clock_timestamp() - xact_start))::double precision AS seconds
 FROM pg_stat_activity
 WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
 
--- name: queue
--- The changes that no run has looked at yet, and the age of the oldest, in seconds.
+-- name: queues
+-- For each tenant that has any, the changes that no run has looked at yet, and the age of the
+-- oldest, in seconds. A tenant that the CRM no longer has comes without a slug.
+SELECT p.tenant_id, t.slug AS tenant_slug, p.pending, p.oldest_seconds
+FROM (
+  SELECT
+    tenant_id,
+    count(*) AS pending,
+    max(extract(epoch FROM clock_timestamp() - noted_at))::double precision AS oldest_seconds
+  FROM leora_pipeline.pending_customer
+  GROUP BY tenant_id
+) AS p
+LEFT JOIN "Tenant" AS t ON t.id = p.tenant_id
+ORDER BY t.slug
+
+-- name: incidents
+-- The incidents that are open, and those that were resolved within a day.
+SELECT tenant_slug, kind, severity, message, opened_at, resolved_at
+FROM leora_pipeline.incident
+WHERE resolved_at IS NULL OR resolved_at > clock_timestamp() - interval '1 day'
+ORDER BY tenant_slug, opened_at, kind
+
+-- name: outbox
+-- The messages that wait to be delivered, and why the latest that was tried could not be.
 SELECT
-  count(*) AS pending,
-  max(extract(epoch FROM clock_timestamp() - noted_at))::double precision AS oldest_seconds
-FROM leora_pipeline.pending_customer
+  count(*) AS unsent_messages,
+  (array_agg(last_error ORDER BY retry_at DESC) FILTER (WHERE last_error IS NOT NULL))[1]
+    AS delivery_error
+FROM leora_pipeline.alert_message
+WHERE sent_at IS NULL AND expired_at IS NULL
 
 -- name: missing_triggers
 -- The triggers on the CRM's tables that are not there, or switched off.
-SELECT w.table_name || '.' || w.trigger_name
+SELECT w.table_name || '.' || w.trigger_name AS trigger
 FROM (VALUES
   ('Order', 'leora_pipeline_insert'),
   ('Order', 'leora_pipeline_update'),

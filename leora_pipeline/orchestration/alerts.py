@@ -1,0 +1,35 @@
+"""The sensor that tells people what is wrong: a thin shell around the core's incidents."""
+
+import dagster as dg
+
+from leora_pipeline.core.delivery import deliver_messages
+from leora_pipeline.core.incidents import sync_incidents
+from leora_pipeline.core.settings import Settings
+from leora_pipeline.orchestration.resources import CrmDatabase
+
+TICK_SECONDS = 25
+"""How long a tick begins deliveries; a tick has 60 s, and the last of them its own time limit."""
+
+
+@dg.sensor(
+    name="alerts",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Opens, reminds of and resolves incidents, and delivers the messages about them "
+    "to LEORA_ALERT_URLS and the tenants' own addresses. Launches nothing; what cannot be "
+    "delivered is tried again after growing pauses.",
+)
+def alerts(context: dg.SensorEvaluationContext, crm: CrmDatabase) -> dg.SkipReason:
+    """Looks what is wrong, and tells it."""
+    with crm.connect() as engine:
+        changes = sync_incidents(engine)
+        delivery = deliver_messages(
+            engine, Settings.from_environment().alert_urls, seconds=TICK_SECONDS
+        )
+    for error in delivery.errors:
+        context.log.warning(error)
+    return dg.SkipReason(
+        f"alerts: {changes.opened} opened, {changes.reminded} reminded of, "
+        f"{changes.resolved} resolved; messages: {delivery.sent} delivered, "
+        f"{delivery.failed} to be tried again"
+    )
