@@ -14,14 +14,15 @@ from leora_pipeline.core.delivery import (
     Message,
     add_tenant_url,
     deliver_messages,
-    read_unsent,
     remove_tenant_url,
     send,
     shown_url,
     tenant_urls,
 )
+from leora_pipeline.core.digest import write_digests
 from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.incidents import sync_incidents
+from leora_pipeline.core.outbox import read_unsent
 from leora_pipeline.core.settings import Settings
 from leora_pipeline.core.status import read_status
 from leora_pipeline.core.tenants import find_tenants
@@ -63,6 +64,22 @@ def send_(as_json: bool) -> None:
             )
     if is_failed:
         raise SystemExit(1)
+
+
+@command.command("digest")
+@tenant_option
+def digest(tenant_slugs: tuple[str, ...]) -> None:
+    """Write the win-back digests: who became TARGET since the last. `send` delivers them.
+
+    For cron, once a day after `leora update`; in Dagster, the nightly run does it.
+    """
+    with crm_engine() as engine:
+        with transaction(engine) as connection:
+            tenants = find_tenants(connection, tenant_slugs)
+        written = write_digests(engine, tenants)
+    click.echo(f"Digests: {len(written)} written")
+    for slug, customers in written.items():
+        click.echo(f"  {MARKS['passed']} {slug}: {customers} to win back")
 
 
 @command.command("show")

@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -152,25 +151,6 @@ def _record_failure(
             "error": "; ".join(failures.values()),
         },
     )
-
-
-@dataclass(frozen=True)
-class Unsent:
-    """A message that waits to be delivered: how often that failed, and why the last time."""
-
-    title: str
-    event: str
-    created_at: datetime
-    attempts: int
-    retry_at: datetime
-    last_error: str | None
-
-
-def read_unsent(engine: sa.Engine) -> list[Unsent]:
-    """Returns the messages that wait, the oldest first."""
-    with transaction(engine) as connection:
-        rows = connection.execute(statement(SQL, "delivery.sql", "unsent"))
-        return [Unsent(**row._mapping) for row in rows]
 
 
 def tenant_urls(connection: sa.Connection) -> dict[UUID, list[str]]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
 from leora_pipeline.core.database import SQL, now, transaction
-from leora_pipeline.core.quality.checks import Severity
+from leora_pipeline.core.outbox import shown_time, write_message
 from leora_pipeline.core.statements import statement
 from leora_pipeline.core.status import Problem, status_of
 
@@ -43,8 +43,6 @@ _RELEASED_BY = {
     "full run": "A full run found the orders back and released the hold.",
     "allow_mass_change": "The hold was released by hand, with allow_mass_change.",
 }
-
-Event = Literal["opened", "reminder", "resolved"]
 
 
 @dataclass(frozen=True)
@@ -107,14 +105,15 @@ def _open(connection: sa.Connection, problem: Problem, instant: datetime) -> Non
             "now": instant,
         },
     ).scalar_one()
-    _write(
+    write_message(
         connection,
         "opened",
         tenant_id=problem.tenant_id,
+        tenant_slug=problem.tenant_slug,
         incident_id=incident_id,
         kind=problem.kind,
         severity=problem.severity,
-        title=title(problem.tenant_slug, problem.kind, "opened"),
+        what=name_of(problem.kind),
         body=f"{problem.message}\n\nSince {shown_time(instant)}.",
         instant=instant,
     )
@@ -128,13 +127,14 @@ def _remind(
     connection.execute(
         statement(SQL, "incidents.sql", "update_incident"), {**scope, "message": problem.message}
     )
-    _write(
+    write_message(
         connection,
         "reminder",
+        tenant_slug=problem.tenant_slug,
         **scope,
         kind=problem.kind,
         severity=problem.severity,
-        title=title(problem.tenant_slug, problem.kind, "reminder"),
+        what=f"{name_of(problem.kind)} (reminder)",
         body=f"{problem.message}\n\nSince {shown_time(incident.opened_at)}, "
         f"{shown_duration(instant - incident.opened_at)} ago.",
         instant=instant,
@@ -153,57 +153,23 @@ def _resolve(connection: sa.Connection, incident: sa.Row[Any], instant: datetime
             statement(SQL, "incidents.sql", "last_release"), {"tenant_id": incident.tenant_id}
         ).scalar_one_or_none()
         how = "\n" + _RELEASED_BY[released_by] if released_by else ""
-    _write(
+    write_message(
         connection,
         "resolved",
+        tenant_slug=incident.tenant_slug,
         **scope,
         kind=incident.kind,
         severity="info",
-        title=title(incident.tenant_slug, incident.kind, "resolved"),
+        what=f"{name_of(incident.kind)} (resolved)",
         body=f"Resolved {shown_time(instant)}, after "
         f"{shown_duration(instant - incident.opened_at)}.{how}\n\nIt was: {incident.message}",
         instant=instant,
     )
 
 
-def _write(
-    connection: sa.Connection,
-    event: Event,
-    *,
-    tenant_id: UUID,
-    incident_id: int,
-    kind: str,
-    severity: Severity | Literal["info"],
-    title: str,
-    body: str,
-    instant: datetime,
-) -> None:
-    """Puts a message into the outbox."""
-    connection.execute(
-        statement(SQL, "incidents.sql", "write_message"),
-        {
-            "tenant_id": tenant_id,
-            "incident_id": incident_id,
-            "kind": kind,
-            "event": event,
-            "severity": severity,
-            "title": title,
-            "body": body,
-            "now": instant,
-        },
-    )
-
-
-def title(tenant_slug: str, kind: str, event: Event) -> str:
-    """Returns a message's title, on one line."""
-    suffix = {"opened": "", "reminder": " (reminder)", "resolved": " (resolved)"}[event]
-    name = _NAMES.get(kind, f"check {kind} fails")
-    return " ".join(f"[Leora] {tenant_slug}: {name}{suffix}".split())
-
-
-def shown_time(instant: datetime) -> str:
-    """Returns an instant for people."""
-    return f"{instant:%Y-%m-%d %H:%M} UTC"
+def name_of(kind: str) -> str:
+    """Returns what people call a kind of problem."""
+    return _NAMES.get(kind, f"check {kind} fails")
 
 
 def shown_duration(duration: timedelta) -> str:

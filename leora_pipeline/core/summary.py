@@ -18,8 +18,8 @@ def summarize(engine: sa.Engine, name: str) -> pd.DataFrame:
 
     Args:
         engine: The CRM's database.
-        name: ``states``, ``changes``, ``customers`` or ``distributions``: the statement of that
-            name in ``summary.sql`` says what it holds.
+        name: ``states``, ``changes``, ``customers``, ``distributions`` or ``digests``: the
+            statement of that name in ``summary.sql`` says what it holds.
     """
     with transaction(engine) as connection:
         result = connection.execute(statement(SQL, "summary.sql", name))

@@ -9,6 +9,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from leora_pipeline.core.apply import apply
+from leora_pipeline.core.digest import write_digests
 from leora_pipeline.core.errors import TenantsFailedError
 from leora_pipeline.core.plan import plan, plan_preview
 from leora_pipeline.core.publish import publish
@@ -213,4 +214,31 @@ def account_type_distribution(
             raise failure
 
 
-ASSETS = [last_order_dates, account_type_changes, crm_account_types, account_type_distribution]
+@_step_asset(
+    catalog.TARGET_ALERTS,
+    deps=[catalog.CRM_ACCOUNT_TYPES],
+    description="The win-back digest: the customers who became TARGET since the last one, by sales "
+    "rep, a message a tenant. Written into the outbox, whence the sensor `alerts` delivers it.",
+    table_name="leora_pipeline.alert_message",
+    columns=catalog.DIGEST_COLUMNS,
+)
+def target_alerts(
+    context: dg.AssetExecutionContext, crm: CrmDatabase, scope: RunScope
+) -> dg.MaterializeResult[Any]:
+    """Takes each transition to TARGET once, and tells of the customers who still are."""
+    with crm.connect() as engine, as_failure():
+        run = scope.plan_run(engine, run_id=context.run.run_id, mode="partial")
+        processed = sum(write_digests(engine, run.tenants).values())
+        frame = summarize(engine, "digests")
+        return dg.MaterializeResult(
+            metadata=_describe(frame, processed=processed, row_count=int(frame["digests"].sum()))
+        )
+
+
+ASSETS = [
+    last_order_dates,
+    account_type_changes,
+    crm_account_types,
+    account_type_distribution,
+    target_alerts,
+]

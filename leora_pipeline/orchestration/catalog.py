@@ -18,6 +18,7 @@ LAST_ORDER_DATES = dg.AssetKey("last_order_dates")
 ACCOUNT_TYPE_CHANGES = dg.AssetKey("account_type_changes")
 CRM_ACCOUNT_TYPES = dg.AssetKey("crm_account_types")
 ACCOUNT_TYPE_DISTRIBUTION = dg.AssetKey("account_type_distribution")
+TARGET_ALERTS = dg.AssetKey("target_alerts")
 
 STEPS = (LAST_ORDER_DATES, ACCOUNT_TYPE_CHANGES, CRM_ACCOUNT_TYPES, ACCOUNT_TYPE_DISTRIBUTION)
 """The assets that a run makes, in order: refresh, plan, apply, publish."""
@@ -178,4 +179,17 @@ DISTRIBUTION_COLUMNS = {
         )
         for name in ("active", "target", "prospect")
     },
+}
+
+DIGEST_COLUMNS = {
+    "tenant_id": Column("uuid", "The tenant", ((TENANTS, "id"),)),
+    "kind": Column("text", "win_back; the table holds the messages of other alerts, too"),
+    "title": Column("text", "Tenant and number of customers", ((TENANTS, "slug"),)),
+    "body": Column(
+        "text",
+        "The customers who became TARGET, by sales rep: name, city, last order",
+        ((CRM_ACCOUNT_TYPES, "accountType"), (LAST_ORDER_DATES, "last_order_at")),
+    ),
+    "created_at": Column("timestamptz(3)", "When the digest was written"),
+    "sent_at": Column("timestamptz(3)", "When all of its addresses had got it"),
 }

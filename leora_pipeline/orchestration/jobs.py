@@ -14,9 +14,9 @@ from leora_pipeline.orchestration.maintenance import clean_up
 
 refresh_account_types = dg.define_asset_job(
     "refresh_account_types",
-    selection=dg.AssetSelection.assets(*catalog.STEPS),
+    selection=dg.AssetSelection.assets(*catalog.STEPS, catalog.TARGET_ALERTS),
     description="The full run: looks at every customer of all tenants (or of those in the run "
-    "configuration), writes what differs, publishes and checks.",
+    "configuration), writes what differs, publishes, checks, and tells whom to win back.",
     tags={MODE_TAG: "full"},
 )
 

@@ -115,6 +115,24 @@ def test_a_tenant_held_and_released_is_visible_step_by_step(
     assert "\topen\t" not in line
 
 
+def test_sales_reps_are_mailed_once_whom_to_win_back(
+    crm_of_user: Crm, leora: Leora, hook: Webhook, mailbox: Mailbox
+) -> None:
+    crm_of_user.customer(
+        crm_of_user.tenant("cellar"), "ACTIVE", orders=(ago(days=200),), name="Elm Wines"
+    )
+    assert leora("update").code == 0
+    for expected in ("1 to win back", "0 written"):
+        written = leora("alerts", "digest")
+        assert written.code == 0
+        assert expected in written.out
+        assert leora("alerts", "send").code == 0
+
+    assert mailbox.subjects == hook.titles == ["[Leora] cellar: 1 customer to win back"]
+    assert "Elm Wines: last order" in mailbox.mails[0].get_content()
+    assert hook.received[0]["type"] == "info"
+
+
 def test_what_cannot_be_delivered_is_said_and_waits(
     crm_of_user: Crm, leora: Leora, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:

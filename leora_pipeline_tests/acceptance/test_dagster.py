@@ -39,6 +39,7 @@ STEPS = (
     "crm_account_types",
     "account_type_distribution",
 )
+ASSETS = (*STEPS, "target_alerts")
 CHECKS = {
     "last_order_dates": {
         "orders_of_own_tenant": "ERROR",
@@ -208,6 +209,7 @@ def test_the_asset_graph_is_the_designs() -> None:
             *ours,
             "leora_pipeline.account_type_distribution",
         ),
+        "target_alerts": ({"crm_account_types"}, *ours, "leora_pipeline.alert_message"),
     }
     for key, spec in specs.items():
         assert "postgres" in spec.kinds, key
@@ -222,7 +224,7 @@ def test_the_crms_tables_are_external_and_no_asset_is_partitioned() -> None:
         "crm/customers",
         "crm/orders",
     }
-    assert {key.to_user_string() for key in graph.materializable_asset_keys} == set(STEPS)
+    assert {key.to_user_string() for key in graph.materializable_asset_keys} == set(ASSETS)
     for key in graph.materializable_asset_keys:
         assert graph.get(key).partitions_def is None
 
@@ -244,7 +246,7 @@ def test_every_column_is_described_names_its_source_and_exists(crm_of_user: Crm)
         assert set(columns) <= existing[spec.metadata["dagster/table_name"]], key
         assert all(column.description for column in columns.values()), key
         lineage = spec.metadata.get("dagster/column_lineage")
-        assert bool(lineage) == (key.to_user_string() in STEPS)
+        assert bool(lineage) == (key.to_user_string() in ASSETS)
         for name, sources in (lineage.deps_by_column if lineage else {}).items():
             for source in sources:
                 known = {column.name for column in schemas[source.asset_key]}
@@ -286,6 +288,7 @@ def test_the_jobs_cover_what_their_names_say() -> None:
             defs.resolve_job_def(name)
             for name in (
                 "refresh_account_types",
+                "incremental_account_types",
                 "preview_account_types",
                 "check_account_types",
             )
@@ -293,7 +296,8 @@ def test_the_jobs_cover_what_their_names_say() -> None:
     }
 
     assert selected == {
-        "refresh_account_types": set(STEPS),
+        "refresh_account_types": set(ASSETS),
+        "incremental_account_types": set(STEPS),
         "preview_account_types": {"account_type_changes"},
         "check_account_types": set(),
     }
@@ -350,7 +354,7 @@ def test_a_full_run_makes_all_tenants_right_publishes_and_judges_them(
     result = launch()
 
     assert result.success, errors(result)
-    assert materialized(result) == set(STEPS)
+    assert materialized(result) == set(ASSETS)
     assert crm_of_user.counts("hillside") == {
         "ACTIVE": 68,
         "TARGET": 8,
@@ -432,7 +436,7 @@ def test_a_run_for_one_tenant_changes_it_alone_and_shows_all(
     partly = launch(tenants=["north"])
 
     # What is plotted does not jump when a run covers less.
-    for asset in STEPS:
+    for asset in ASSETS:
         all_of_it, part = metadata(everything, asset), metadata(partly, asset)
         assert tenants_shown(partly, asset) == ["north", "south"], asset
         assert part["dagster/row_count"] == all_of_it["dagster/row_count"], asset
@@ -463,7 +467,7 @@ def test_a_failing_tenant_fails_the_run_by_name_once_the_others_are_done(
     assert "broken" in told
     assert "writes are refused here" in told
     assert "sound" not in told
-    assert materialized(result) == set(STEPS), "what was done for the others is shown"
+    assert materialized(result) == set(ASSETS), "what was done for the others is shown"
     assert crm_of_user.counts("sound") == {"PROSPECT": 1}
     assert crm_of_user.counts("broken") == {None: 1}
     assert runs_of(crm_of_user, result.run_id) == {
@@ -502,6 +506,20 @@ def test_a_run_re_executed_from_its_failure_is_no_full_success(
     assert runs_of(crm_of_user, again.run_id) == {"broken": ("partial", "succeeded")}
     problems = read_status(crm_of_user.engine).problems
     assert any("the last full run failed" in problem.message for problem in problems)
+
+
+def test_a_nightly_run_tells_once_whom_to_win_back(crm_of_user: Crm, launch: Launch) -> None:
+    crm_of_user.load(HEALTHY)
+
+    first, second = launch(), launch()
+
+    assert first.success, errors(first)
+    [digest] = crm_of_user.run("SELECT * FROM leora_pipeline.alert_message WHERE kind = 'win_back'")
+    became = metadata(first, "target_alerts")["leora/processed"]
+    assert digest.title == f"[Leora] hillside: {became} customers to win back"
+    assert metadata(second, "target_alerts")["leora/processed"] == 0
+    assert metadata(second, "target_alerts")["dagster/row_count"] == 1
+    assert tenants_shown(second, "target_alerts") == ["hillside"]
 
 
 def test_preview_may_look_into_the_future(crm_of_user: Crm, launch: Launch) -> None:

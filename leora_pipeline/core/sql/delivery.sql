@@ -63,13 +63,6 @@ SET attempts = :attempts, retry_at = clock_timestamp() + make_interval(secs => :
     last_error = :error
 WHERE tenant_id = :tenant_id AND message_id = :message_id
 
--- name: unsent
--- The messages that wait, the oldest first.
-SELECT title, event, created_at, attempts, retry_at, last_error
-FROM leora_pipeline.alert_message
-WHERE sent_at IS NULL AND expired_at IS NULL
-ORDER BY created_at, message_id
-
 -- name: add_tenant_url
 -- Gives a tenant an address of its own.
 INSERT INTO leora_pipeline.tenant_alert_url (tenant_id, url)

@@ -52,9 +52,3 @@ FROM leora_pipeline.tenant_hold
 WHERE tenant_id = :tenant_id AND released_at IS NOT NULL
 ORDER BY released_at DESC
 LIMIT 1
-
--- name: write_message
--- Puts a message about an incident into the outbox, due at once.
-INSERT INTO leora_pipeline.alert_message
-  (tenant_id, incident_id, kind, event, severity, title, body, created_at, retry_at)
-VALUES (:tenant_id, :incident_id, :kind, :event, :severity, :title, :body, :now, :now)

@@ -64,6 +64,14 @@ JOIN LATERAL (
 ) AS d ON true
 ORDER BY t.slug
 
+-- name: digests
+-- Each tenant's win-back digests: how many there are, and when the latest was written.
+SELECT t.slug AS tenant, count(m.message_id) AS digests, max(m.created_at) AS last_digest_at
+FROM "Tenant" AS t
+LEFT JOIN leora_pipeline.alert_message AS m ON m.tenant_id = t.id AND m.kind = 'win_back'
+GROUP BY t.slug
+ORDER BY t.slug
+
 -- name: published_days
 -- How many rows of history there are.
 SELECT count(*) AS days FROM leora_pipeline.account_type_distribution

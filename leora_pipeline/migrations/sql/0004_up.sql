@@ -1,5 +1,6 @@
 -- Alerts: what people were told is wrong (incident), the messages to be delivered (alert_message, an
--- outbox that is written in the transaction of what it tells), and the tenants' own addresses.
+-- outbox that is written in the transaction of what it tells), the tenants' own addresses, and which
+-- transitions a digest has taken.
 
 CREATE TABLE leora_pipeline.incident (
   tenant_id uuid NOT NULL,
@@ -58,3 +59,14 @@ CREATE TABLE leora_pipeline.tenant_alert_url (
 );
 COMMENT ON TABLE leora_pipeline.tenant_alert_url IS
   'Where a tenant''s messages go besides LEORA_ALERT_URLS; holds secrets';
+
+-- What became TARGET before there was a digest is no news: it counts as taken. As a default it costs
+-- no rewrite of the table.
+ALTER TABLE leora_pipeline.account_type_transition
+  ADD COLUMN digested_at timestamptz(3) DEFAULT now();
+ALTER TABLE leora_pipeline.account_type_transition ALTER COLUMN digested_at DROP DEFAULT;
+CREATE INDEX account_type_transition_undigested
+  ON leora_pipeline.account_type_transition (tenant_id)
+  WHERE to_type = 'TARGET' AND digested_at IS NULL;
+COMMENT ON COLUMN leora_pipeline.account_type_transition.digested_at IS
+  'When a win-back digest took it; of transitions to TARGET alone';
