@@ -92,7 +92,7 @@ class Settings:
 
 def _urls(text: str) -> tuple[str, ...]:
     """Splits URLs at white space, commas and semicolons as Apprise does; a URL may hold commas."""
-    return tuple(re.split(r"[\s,;]+(?=[A-Za-z0-9]+://)", text.strip(" \t\n,;"))) if text else ()
+    return tuple(filter(None, re.split(r"[\s,;]+(?=[A-Za-z0-9]+://)", text.strip(" \t\n,;"))))
 
 
 def _flag(name: str, text: str | None, *, default: bool) -> bool:

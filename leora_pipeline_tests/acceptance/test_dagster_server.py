@@ -34,6 +34,7 @@ from leora_pipeline_tests.acceptance.processes import (
     wait_until,
 )
 from leora_pipeline_tests.crm_builder import ago
+from leora_pipeline_tests.receivers import Webhook, webhook
 
 HEALTHY = SampleTenant("hillside", "Hillside", "UTC", 68, 8, 24, 2)
 OTHER = SampleTenant("riverside", "Riverside", "UTC", 30, 4, 9, 0)
@@ -147,8 +148,15 @@ def served_crm(server: EmbeddedPostgres, templates: dict[str, str]) -> Iterator[
 
 
 @pytest.fixture(scope="module")
+def hook() -> Iterator[Webhook]:
+    """A webhook to which the daemon's alerts go."""
+    with webhook() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def dagster(
-    served_crm: Crm, dagster_url: str, tmp_path_factory: pytest.TempPathFactory
+    served_crm: Crm, dagster_url: str, hook: Webhook, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """Web server, daemon and code server, on the project's own dagster.yaml and workspace.yaml."""
     home = tmp_path_factory.mktemp("home")
@@ -164,6 +172,7 @@ def dagster(
         env=environment(
             DAGSTER_HOME=str(home),
             LEORA_DATABASE_URL=url,
+            LEORA_ALERT_URLS=hook.url,
             LEORA_DAGSTER_DATABASE_URL=dagster_url,
             TEST_MARK=mark,
         ),
@@ -236,6 +245,21 @@ def test_an_order_in_the_database_is_enough_for_the_sensor(dagster: Server) -> N
         what="the run publishes and ends",
     )
     assert dagster.crm.pending() == set()
+
+
+def test_what_is_wrong_is_told_by_the_daemon_and_so_is_its_end(
+    dagster: Server, hook: Webhook
+) -> None:
+    title = "[Leora] newcomer: poor retention"
+    for status, expected in (("failed", title), ("passed", f"{title} (resolved)")):
+        dagster.crm.run(
+            "INSERT INTO leora_pipeline.health_verdict SELECT id, 'poor_retention', "
+            "clock_timestamp(), NULL, 'error', :status, 'TARGET 25.0 %' "
+            "FROM \"Tenant\" WHERE slug = 'newcomer'",
+            status=status,
+        )
+        wait_until(lambda title=expected: title in hook.titles, seconds=90, what=expected)
+    assert hook.titles.count(title) == hook.titles.count(f"{title} (resolved)") == 1
 
 
 def test_a_run_of_an_unknown_tenant_fails_with_a_line_that_names_it(dagster: Server) -> None:
@@ -316,6 +340,7 @@ def test_the_asset_graph_stands_in_the_server_with_its_lineage(dagster: Server) 
         "account_type_changes": {"last_order_dates"},
         "crm_account_types": {"account_type_changes"},
         "account_type_distribution": {"crm_account_types", "crm/tenants"},
+        "target_alerts": {"crm_account_types"},
     }
     assert {"/".join(n["assetKey"]["path"]) for n in nodes if n["isExecutable"]} == set(STEPS)
 

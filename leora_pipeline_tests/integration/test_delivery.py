@@ -13,8 +13,10 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
+from apprise.plugins.custom_json import NotifyJSON
 
-from leora_pipeline.core.delivery import Delivery, deliver_messages, digest
+from leora_pipeline.core import delivery
+from leora_pipeline.core.delivery import Delivery, Message, deliver_messages, digest, send
 from leora_pipeline.core.incidents import sync_incidents
 from leora_pipeline.core.status import read_status
 from leora_pipeline_tests.acceptance.processes import BIN, environment
@@ -114,8 +116,7 @@ def test_a_receiver_down_for_an_hour_of_ticks_gets_it_once_when_it_is_back(
     hook.status = 503
     cellar.goes_wrong()
     for _ in range(120):
-        delivery = deliver_messages(engine, [hook.url])
-        assert delivery.sent == 0
+        assert deliver_messages(engine, [hook.url]).sent == 0
         cellar.passes(hours=30 / 3600)
     # One minute, two, four, eight, and a quarter of an hour from then on.
     assert hook.calls == 7
@@ -283,14 +284,38 @@ def test_a_bad_address_is_told_without_its_secrets_and_loses_nothing(
     engine: sa.Engine, cellar: Cellar, hook: Webhook, url: str
 ) -> None:
     cellar.goes_wrong()
-    delivery = deliver_messages(engine, [url, hook.url])
-    assert (delivery.sent, delivery.failed) == (0, 1)
+    done = deliver_messages(engine, [url, hook.url])
+    assert (done.sent, done.failed) == (0, 1)
     assert hook.titles == [OPENED], "the others get it"
-    told = str(delivery.errors) + str(cellar.messages())
-    assert digest(url) in delivery.errors[0]
+    told = str(done.errors) + str(cellar.messages())
+    assert digest(url) in done.errors[0]
     assert "s3cret" not in told
     assert "t0ken" not in told
-    assert "\n" not in delivery.errors[0]
+    assert "\n" not in done.errors[0]
+
+
+def test_a_message_longer_than_a_service_takes_comes_in_parts(
+    hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NotifyJSON, "body_maxlen", 100)
+    lines = [f"customer number {n}" for n in range(20)]
+    assert send(hook.url, Message("digest", "\n".join(lines), "info", "key")) is None
+    assert len(hook.received) > 1
+    received = "\n".join(part["message"] for part in hook.received)
+    assert [line for line in lines if line in received] == lines
+
+
+def test_an_address_that_does_not_answer_is_given_up_in_time(
+    hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "SEND_TIMEOUT_SECONDS", 0.3)
+    go_on = Event()
+    hook.on_call = lambda: go_on.wait(30)
+    try:
+        error = send(hook.url, Message("title", "body", "info", "key"))
+    finally:
+        go_on.set()
+    assert "did not finish" in (error or "")
 
 
 def test_a_tick_that_has_no_time_left_leaves_the_rest_to_the_next(
