@@ -102,7 +102,8 @@ def _deliver(
         Why addresses could not be given it, and whether all of them have it now.
     """
     scope = {"tenant_id": tenant_id, "message_id": message_id}
-    failures: dict[str, str] = {}
+    tried: set[str] = set()
+    failures: list[str] = []
     while True:
         with transaction(engine) as connection:
             # Locked until this address is noted, so that nobody else sends it there as well.
@@ -110,19 +111,20 @@ def _deliver(
                 statement(SQL, "delivery.sql", "claim"), scope
             ).one_or_none()
             if message is None:
-                return list(failures.values()), False  # Somebody else is at it, or is done with it.
+                return failures, False  # Somebody else is at it, or is done with it.
             lacking = [name for name in urls if name not in message.delivered_to]
             if not lacking:
                 connection.execute(statement(SQL, "delivery.sql", "mark_sent"), scope)
                 return [], True
             earlier = connection.execute(statement(SQL, "delivery.sql", "earlier"), scope).scalars()
             # An address hears of an incident in order: its end not before its beginning.
-            ready = set(lacking).difference(failures).intersection(*earlier.all())
+            ready = set(lacking).difference(tried).intersection(*earlier.all())
             chosen = next((name for name in lacking if name in ready), None)
             if chosen is None or time.monotonic() > deadline:
                 if failures:
                     _record_failure(connection, scope, message.attempts + 1, failures)
-                return list(failures.values()), False
+                return failures, False
+            tried.add(chosen)
             type_ = "success" if message.event == "resolved" else _TYPES[message.severity]
             error = send(
                 urls[chosen],
@@ -133,14 +135,14 @@ def _deliver(
                     statement(SQL, "delivery.sql", "note_delivery"), {**scope, "digest": chosen}
                 )
             else:
-                failures[chosen] = error
+                failures.append(error)
 
 
 def _record_failure(
     connection: sa.Connection,
     scope: Mapping[str, object],
     attempts: int,
-    failures: Mapping[str, str],
+    failures: Sequence[str],
 ) -> None:
     connection.execute(
         statement(SQL, "delivery.sql", "note_failure"),
@@ -148,7 +150,7 @@ def _record_failure(
             **scope,
             "attempts": attempts,
             "pause": pause_after(attempts),
-            "error": "; ".join(failures.values()),
+            "error": "; ".join(failures),
         },
     )
 

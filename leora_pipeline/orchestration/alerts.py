@@ -7,8 +7,9 @@ from leora_pipeline.core.incidents import sync_incidents
 from leora_pipeline.core.settings import Settings
 from leora_pipeline.orchestration.resources import CrmDatabase
 
-TICK_SECONDS = 25
-"""How long a tick begins deliveries; a tick has 60 s, and the last of them its own time limit."""
+TICK_SECONDS = 15
+"""How long a tick begins deliveries; the last of them may take its own time limit, somebody else's
+may hold the tick up for as long, and a tick has 60 s."""
 
 
 @dg.sensor(

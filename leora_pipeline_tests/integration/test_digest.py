@@ -82,6 +82,18 @@ def test_a_customer_who_lapses_again_is_told_again(
     assert nightly(engine) == {"cellar": 1}
 
 
+def test_a_customer_who_lapsed_twice_since_is_named_once(
+    engine: sa.Engine, build: CrmBuilder, cellar: UUID
+) -> None:
+    customer = build.customer(cellar, "ACTIVE", orders=(ago(days=200),))
+    update_account_types(engine=engine)
+    order = build.order(cellar, customer, ago(days=1))
+    update_account_types(engine=engine)
+    build.cancel(order)
+    assert nightly(engine) == {"cellar": 1}
+    assert len(build.log(customer)) == 3
+
+
 def test_a_first_classification_counts_as_becoming_target(
     engine: sa.Engine, build: CrmBuilder, cellar: UUID
 ) -> None:

@@ -109,6 +109,9 @@ def test_a_reminder_comes_a_day_after_people_last_heard_of_it(
     delivered(build, hours_ago=23.9)
     assert sync_incidents(engine) == NOTHING
     delivered(build, hours_ago=24.1)
+    build.run("UPDATE leora_pipeline.alert_message SET delivered_at = now() - interval '1 hour'")
+    assert sync_incidents(engine) == NOTHING, "it was on its way for long"
+    delivered(build, hours_ago=24.1)
     assert sync_incidents(engine) == Changes(reminded=1)
     assert sync_incidents(engine) == NOTHING, "a reminder is on its way"
     assert message(build).title == "[Leora] cellar: high churn (reminder)"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import requests
+from apprise.plugins.custom_json import NotifyJSON
 
 from leora_pipeline.core.delivery import Message, digest, pause_after, send, shown_url
 from leora_pipeline.core.digest import digest_body
@@ -54,6 +55,18 @@ def test_pauses_grow_up_to_a_quarter_of_an_hour() -> None:
 )  # fmt: skip
 def test_an_address_is_shown_without_its_secrets(url: str, shown: str) -> None:
     assert shown_url(url) == f"{shown} ({digest(url)})"
+
+
+def test_an_error_that_a_service_words_keeps_the_secrets_of_its_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(service: NotifyJSON, *arguments: Any, **named: Any) -> bool:
+        service.logger.warning("POST to %s with p%%40ss or p@ss refused", service.fullpath)
+        return False
+
+    monkeypatch.setattr(NotifyJSON, "send", refuse)
+    error = send("json://me:p%40ss@hooks.example.com/s3cret/", Message("t", "b", "info", "key"))
+    assert (error or "").endswith(": POST to /…/ with … or … refused")
 
 
 @pytest.mark.parametrize(
