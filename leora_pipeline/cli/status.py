@@ -57,6 +57,10 @@ def command(as_json: bool) -> None:
             f"Changes pending: {status.pending}"
             + (f", the oldest for {waited:.0f} s" if waited is not None else "")
         )
+        click.echo(
+            f"Listeners: {len(status.listeners)}"
+            + ("" if status.listeners else " (changes are the sensor's: seconds, not milliseconds)")
+        )
         click.echo(f"Customers still to be told to the CRM: {status.untold}")
         oldest = status.oldest_transaction_seconds
         click.echo(f"Oldest open transaction: {f'{oldest:.0f} s' if oldest else 'none'}")

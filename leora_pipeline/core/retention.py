@@ -1,8 +1,8 @@
 """Retention: keeps the pipeline's own tables within a configured age.
 
 What is needed to know where things stand stays, however old: the last full run of a tenant and its
-last success, the latest verdict of a check, holds in force. What does not belong here: Dagster's
-tables, which Dagster alone may touch.
+last success, the latest verdict of a check, holds and incidents in force. What does not belong
+here: Dagster's tables, which Dagster alone may touch.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sqlalchemy as sa
 from leora_pipeline.core.database import SQL, transaction
 from leora_pipeline.core.statements import statement
 
-_HISTORY = ("transitions", "distributions", "holds", "policy_changes")
+_HISTORY = ("transitions", "distributions", "holds", "policy_changes", "incidents")
 """What people look back at."""
 
-_RECORDS = ("tenant_runs", "verdicts")
-"""What only says how the runs went."""
+_RECORDS = ("tenant_runs", "verdicts", "messages")
+"""What only says how things went."""
 
 
 def delete_older_than(engine: sa.Engine, *, history_days: int, record_days: int) -> dict[str, int]:
@@ -25,8 +25,8 @@ def delete_older_than(engine: sa.Engine, *, history_days: int, record_days: int)
     Args:
         engine: The CRM's database.
         history_days: For how many days the history of customers and tenants is kept: the
-            transitions, distributions, holds that are over, and changes of policies.
-        record_days: For how many days it is kept how the runs and checks went.
+            transitions, distributions, holds and incidents that are over, changes of policies.
+        record_days: For how many days it is kept how runs, checks and deliveries went.
 
     Returns:
         How many rows were deleted, by what they are.

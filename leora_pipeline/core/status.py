@@ -31,7 +31,8 @@ class Problem:
 
     Attributes:
         kind: What it is, for programs: the name of a check that fails, or ``tenant_held``,
-            ``run_failed``, ``run_stuck``, ``pipeline_stale``, ``pending_not_draining``.
+            ``run_failed``, ``run_stuck``, ``pipeline_stale``, ``pending_not_draining``,
+            ``customers_set_aside``.
         severity: An error, or a warning, which leaves the pipeline healthy.
         tenant_id: The tenant's id.
         tenant_slug: The tenant.
@@ -106,6 +107,36 @@ class Queue:
 
 
 @dataclass(frozen=True)
+class SetAside:
+    """A tenant's customers whom the CRM's database refuses to have written.
+
+    Attributes:
+        tenant_id: The tenant's id.
+        tenant_slug: The tenant.
+        customers: How many there are.
+        since: When the first of them was set aside (UTC).
+        customer_id: One of them, the last to be tried.
+        error: What the database said of that one.
+    """
+
+    tenant_id: UUID
+    tenant_slug: str
+    customers: int
+    since: datetime
+    customer_id: UUID
+    error: str
+
+
+@dataclass(frozen=True)
+class ListenerStatus:
+    """A real-time worker that runs."""
+
+    listener_id: str
+    started_at: datetime
+    wants_notify: bool
+
+
+@dataclass(frozen=True)
 class Incident:
     """A problem that people were told of, open until `resolved_at` (UTC)."""
 
@@ -129,6 +160,8 @@ class Status:
         missing_triggers: Triggers of the CRM's tables that are not there: changes that they would
             capture are seen by full runs alone.
         queues: The tenants that have changes pending.
+        set_aside: The tenants that have customers set aside.
+        listeners: The real-time workers that run.
         untold: Customers that the CRM still has to be told about, of tenants that are not held.
         oldest_transaction_seconds: The age of the oldest open transaction on the server, which
             keeps dead rows alive; None where there is none, or the role may not see others'.
@@ -143,6 +176,8 @@ class Status:
     failing: list[Verdict]
     missing_triggers: list[str]
     queues: list[Queue]
+    set_aside: list[SetAside]
+    listeners: list[ListenerStatus]
     untold: int
     oldest_transaction_seconds: float | None
     incidents: list[Incident]
@@ -218,6 +253,18 @@ class Status:
             for queue in self.queues
             if queue.tenant_slug is not None and queue.oldest_seconds > PENDING_TOO_LONG_SECONDS
         ]
+        found += [
+            Problem(
+                "customers_set_aside",
+                "error",
+                aside.tenant_id,
+                aside.tenant_slug,
+                f"{aside.customers} customers are set aside, since the CRM's database refuses to "
+                f"have them written; of customer {aside.customer_id} it says: {aside.error} "
+                "(once that is corrected, they follow by themselves)",
+            )
+            for aside in self.set_aside
+        ]
         told = {"fresh", "no_tenant_held"}  # Said above, and as of now.
         found += [
             Problem(
@@ -266,6 +313,8 @@ def status_of(connection: sa.Connection) -> Status:
         ],
         missing_triggers=[row["trigger"] for row in read("missing_triggers")],
         queues=[Queue(**row) for row in read("queues")],
+        set_aside=[SetAside(**row) for row in read("set_aside")],
+        listeners=[ListenerStatus(**row) for row in read("listeners")],
         untold=read("untold")[0]["untold"],
         oldest_transaction_seconds=read("oldest_transaction")[0]["seconds"],
         incidents=[Incident(**row) for row in read("incidents")],

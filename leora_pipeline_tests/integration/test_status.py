@@ -70,3 +70,35 @@ def test_an_open_transaction_is_shown_with_its_age(engine: sa.Engine, healthy: C
         age = read_status(engine).oldest_transaction_seconds
     assert age is not None
     assert age > 0
+
+
+def test_customers_set_aside_are_a_problem_until_they_could_be_written(
+    engine: sa.Engine, healthy: CrmBuilder
+) -> None:
+    (customer,) = (row.id for row in healthy.run('SELECT id FROM "Customer"'))
+    healthy.run(
+        "INSERT INTO leora_pipeline.set_aside_customer "
+        'SELECT "tenantId", id, \'no, never\', 1, now(), now() + interval \'1 h\' FROM "Customer"'
+    )
+
+    (line,) = read_status(engine).problems
+    assert line.kind == "customers_set_aside"
+    assert "1 customers are set aside, since the CRM's database refuses" in str(line)
+    assert f"of customer {customer} it says: no, never" in str(line)
+
+    healthy.run("DELETE FROM leora_pipeline.set_aside_customer")
+    assert read_status(engine).problems == []
+
+
+def test_the_listeners_that_run_are_shown_and_not_those_that_were_killed(
+    engine: sa.Engine, healthy: CrmBuilder
+) -> None:
+    for name, seen in (("alive", 4), ("killed", 40)):
+        healthy.run(
+            "INSERT INTO leora_pipeline.listener "
+            "SELECT :name, now(), now() - make_interval(secs => :seen), false",
+            name=name,
+            seen=seen,
+        )
+
+    assert [one.listener_id for one in read_status(engine).listeners] == ["alive"]

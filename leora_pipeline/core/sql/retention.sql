@@ -42,3 +42,22 @@ WHERE v.checked_at < clock_timestamp() - make_interval(days => :days) AND EXISTS
   SELECT FROM leora_pipeline.health_verdict AS n
   WHERE n.tenant_id = v.tenant_id AND n.check_name = v.check_name AND n.checked_at > v.checked_at
 )
+
+-- name: incidents
+-- Deletes incidents that were over too long ago, of which nothing remains to be told.
+DELETE FROM leora_pipeline.incident AS i
+WHERE i.resolved_at < clock_timestamp() - make_interval(days => :days) AND NOT EXISTS (
+  SELECT FROM leora_pipeline.alert_message AS m
+  WHERE m.tenant_id = i.tenant_id AND m.incident_id = i.incident_id
+    AND m.sent_at IS NULL AND m.expired_at IS NULL
+)
+
+-- name: messages
+-- Deletes messages that were sent, or given up, too long ago; those of an open incident tell when
+-- people last heard of it.
+DELETE FROM leora_pipeline.alert_message AS m
+WHERE COALESCE(m.sent_at, m.expired_at) < clock_timestamp() - make_interval(days => :days)
+  AND NOT EXISTS (
+    SELECT FROM leora_pipeline.incident AS i
+    WHERE i.tenant_id = m.tenant_id AND i.incident_id = m.incident_id AND i.resolved_at IS NULL
+  )

@@ -69,6 +69,27 @@ FROM (
 LEFT JOIN "Tenant" AS t ON t.id = p.tenant_id
 ORDER BY t.slug
 
+-- name: set_aside
+-- For each tenant that has any, the customers set aside, and what was said of the last one tried.
+SELECT DISTINCT ON (t.slug)
+  a.tenant_id,
+  t.slug AS tenant_slug,
+  count(*) OVER of_tenant AS customers,
+  min(a.set_aside_at) OVER of_tenant AS since,
+  a.customer_id,
+  a.error
+FROM leora_pipeline.set_aside_customer AS a
+JOIN "Tenant" AS t ON t.id = a.tenant_id
+WINDOW of_tenant AS (PARTITION BY a.tenant_id)
+ORDER BY t.slug, a.retry_at DESC, a.customer_id
+
+-- name: listeners
+-- The real-time workers that run.
+SELECT listener_id, started_at, wants_notify
+FROM leora_pipeline.listener
+WHERE seen_at > clock_timestamp() - interval '30 seconds'
+ORDER BY started_at
+
 -- name: incidents
 -- The incidents that are open, and those that were resolved within a day.
 SELECT tenant_slug, kind, severity, message, opened_at, resolved_at
