@@ -153,7 +153,7 @@ def _resolve(connection: sa.Connection, incident: sa.Row[Any], instant: datetime
         released_by = connection.execute(
             statement(SQL, "incidents.sql", "last_release"), {"tenant_id": incident.tenant_id}
         ).scalar_one_or_none()
-        how = "\n" + _RELEASED_BY[released_by] if released_by else ""
+        how = "\n" + _RELEASED_BY.get(released_by or "", "")
     write_message(
         connection,
         "resolved",
