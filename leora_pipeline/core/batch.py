@@ -9,7 +9,6 @@ to look, which is `listen`'s.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -35,8 +34,11 @@ FIRST_PAUSE_SECONDS = 10
 LONGEST_PAUSE_SECONDS = 3600
 """How long a customer is set aside after a first failure, and at most; twice as long each time."""
 
-_OF_THE_ROW = {"22", "23", "27", "44", "P0"}
-"""The classes of SQLSTATE that speak of what was to be written: data, constraints, triggers."""
+_NOBODYS_OWN = frozenset("08 0A 25 28 3D 3F 40 42 53 54 55 57 58 XX".split())
+"""The classes of SQLSTATE that speak of the connection, the schema, privileges, locks, the server.
+All others speak of what was to be written: data, constraints, whatever a trigger raises."""
+
+_FIRST = UUID(int=0)
 
 
 @dataclass(frozen=True)
@@ -109,27 +111,47 @@ def take_pending(engine: sa.Engine, run: Run, tenant_id: UUID, *, after: int = 0
     return PendingBatch(done.customers, done.moved, done.left, last, is_full)
 
 
+@dataclass(frozen=True)
+class OverdueBatch(Batch):
+    """What a batch of overdue customers did.
+
+    Attributes:
+        last: The last customer of it, where there may be more behind; else None.
+    """
+
+    last: UUID | None = None
+
+
 def take_overdue(
-    engine: sa.Engine,
-    run: Run,
-    tenant_id: UUID,
-    *,
-    is_stopped: Callable[[], bool] = lambda: False,
-) -> Batch:
-    """Takes all customers of a tenant who are overdue, still to be told, or to be tried again.
+    engine: sa.Engine, run: Run, tenant_id: UUID, *, after: UUID = _FIRST
+) -> OverdueBatch:
+    """Takes the next customers of a tenant who are overdue, still to be told, or to be tried again.
 
     Args:
         engine: The CRM's database.
         run: In whose name to write.
         tenant_id: The tenant.
-        is_stopped: Asked between two transactions whether to leave the rest.
+        after: Where the batch before this one ended.
     """
-    total = Batch()
-    for customer_ids in _overdue(engine, run, tenant_id):
-        total += _take(engine, run, tenant_id, customer_ids, tell_lost=True)
-        if is_stopped():
-            break
-    return total
+    with transaction(engine) as connection:
+        parameters = {
+            "tenant_id": tenant_id,
+            "as_of": run.as_of or now(connection),
+            "after": after,
+            "batch": BATCH,
+        }
+        customer_ids = list(
+            connection.execute(statement(SQL, "listen.sql", "overdue"), parameters).scalars()
+        )
+        # What a backlog still holds, the gate has to see first.
+        is_backlog = connection.execute(
+            statement(SQL, "listen.sql", "is_backlog"), parameters
+        ).scalar_one()
+    if not customer_ids:
+        return OverdueBatch()
+    done = _take(engine, run, tenant_id, customer_ids, tell_lost=not is_backlog)
+    last = customer_ids[-1] if len(customer_ids) == BATCH else None
+    return OverdueBatch(done.customers, done.moved, done.left, last)
 
 
 def overdue_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
@@ -141,29 +163,6 @@ def overdue_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
                 {"as_of": run.as_of or now(connection)},
             ).scalars()
         )
-
-
-def _overdue(engine: sa.Engine, run: Run, tenant_id: UUID) -> Iterator[list[UUID]]:
-    """Yields the ids of those customers of a tenant, batch by batch, each of them once."""
-    after = UUID(int=0)
-    while True:
-        with transaction(engine) as connection:
-            customer_ids = list(
-                connection.execute(
-                    statement(SQL, "listen.sql", "overdue"),
-                    {
-                        "tenant_id": tenant_id,
-                        "as_of": run.as_of or now(connection),
-                        "after": after,
-                        "batch": BATCH,
-                    },
-                ).scalars()
-            )
-        if customer_ids:
-            yield customer_ids
-        if len(customer_ids) < BATCH:
-            return
-        after = customer_ids[-1]
 
 
 def _bring_up_to_date(
@@ -239,4 +238,5 @@ def _set_aside(
 
 def _speaks_of_a_row(error: sa.exc.DBAPIError) -> bool:
     """Returns whether an error may be one customer's, and not everybody's."""
-    return (getattr(error.orig, "sqlstate", None) or "")[:2] in _OF_THE_ROW
+    state = getattr(error.orig, "sqlstate", None)  # None where the connection was lost.
+    return state is not None and state[:2] not in _NOBODYS_OWN

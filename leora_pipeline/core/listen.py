@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from threading import Event
+from queue import Empty, SimpleQueue
 from uuid import UUID, uuid4
 
 import psycopg
@@ -92,35 +92,45 @@ class Listener:
             mode="incremental",
             write_dates=self.write_dates,
         )
-        self._stop = Event()
+        self._is_stopped = False
+        # Unlike an Event, a SimpleQueue may be used by the handler of a signal, at whatever moment.
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._pauses: dict[UUID, _Pause] = {}
         # Up to where each tenant's pending rows are left for now, where somebody holds those
         # customers, or a backlog is being taken.
         self._left: dict[UUID, int] = {}
+        self._overdue: dict[UUID, UUID] = {}
         self._report_at = self._overdue_at = 0.0
 
     def stop(self) -> None:
         """Ends `run` after the batch at hand; may be called by a signal's handler too."""
-        self._stop.set()
+        self._is_stopped = True
+        self._wake.put(None)
+
+    def _sleep(self, seconds: float) -> None:
+        """Waits, unless it is stopped."""
+        if not self._is_stopped:
+            with suppress(Empty):
+                self._wake.get(timeout=seconds)
 
     def run(self) -> None:
         """Listens until it is stopped, whatever becomes of the database meanwhile."""
         lost = _Pause()
-        while not self._stop.is_set():
+        while not self._is_stopped:
             try:
                 with self._connected() as wire:
                     require_fit_database(self.engine)
-                    if lost.until:
-                        logger.warning("The database is back")
-                        lost = _Pause()
-                    while not self._stop.is_set():
+                    while not self._is_stopped:
                         self._look(wire)
+                        if lost.until:
+                            logger.warning("The database is back")
+                            lost = _Pause()
             except (psycopg.Error, sa.exc.DBAPIError, LeoraError) as error:
-                if self._stop.is_set():
+                if self._is_stopped:
                     return
                 seconds = lost.lengthen()
                 logger.error("%s (the next try is in %.1f s)", one_line(error), seconds)
-                self._stop.wait(seconds)
+                self._sleep(seconds)
 
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection]:
@@ -151,18 +161,13 @@ class Listener:
             wire.execute(raw_statement(SQL, "listen.sql", "forget_the_dead"))
             self._report_at = now + REPORT_SECONDS
         is_backlog = self._take_pending(wire)
-        if time.monotonic() >= self._overdue_at:
-            begun = time.monotonic()
-            self._take_overdue()
-            took = time.monotonic() - begun
-            self._overdue_at = time.monotonic() + max(OVERDUE_SECONDS, OVERDUE_SHARE * took)
-        if is_backlog:
+        if self._take_overdue() or is_backlog:
             return
         if self.is_notified:
             for _ in wire.notifies(timeout=NOTIFIED_POLL_SECONDS, stop_after=1):
                 pass
         else:
-            self._stop.wait(self.poll_seconds)
+            self._sleep(self.poll_seconds)
 
     def _take_pending(self, wire: psycopg.Connection) -> bool:
         """Takes a batch of every tenant, so that none waits for another's backlog.
@@ -172,7 +177,7 @@ class Listener:
         """
         is_backlog = False
         tenant_id = UUID(int=0)
-        while not self._stop.is_set():
+        while not self._is_stopped:
             row = wire.execute(
                 raw_statement(SQL, "listen.sql", "next_tenant"), {"after": tenant_id}
             ).fetchone()
@@ -191,19 +196,29 @@ class Listener:
                 self._count(batch)
         return is_backlog
 
-    def _take_overdue(self) -> None:
-        """Takes who is overdue, or still to be told, of every tenant; who was left, is next."""
-        self._left.clear()
-        for tenant_id in overdue_tenants(self.engine, self._run):
-            if self._stop.is_set():
-                return
+    def _take_overdue(self) -> bool:
+        """Takes a batch of every tenant of whom somebody is overdue, or still to be told.
+
+        Returns:
+            Whether a tenant has more than that.
+        """
+        begun = time.monotonic()
+        if not self._overdue and begun >= self._overdue_at:
+            self._left.clear()  # Who was left, is next.
+            self._overdue = dict.fromkeys(overdue_tenants(self.engine, self._run), UUID(int=0))
+            took = time.monotonic() - begun
+            self._overdue_at = time.monotonic() + max(OVERDUE_SECONDS, OVERDUE_SHARE * took)
+        for tenant_id in list(self._overdue):
+            if self._is_stopped:
+                break
+            after = self._overdue.pop(tenant_id)
             with self._watched(tenant_id) as is_paused:
                 if not is_paused:
-                    self._count(
-                        take_overdue(
-                            self.engine, self._run, tenant_id, is_stopped=self._stop.is_set
-                        )
-                    )
+                    batch = take_overdue(self.engine, self._run, tenant_id, after=after)
+                    if batch.last is not None:
+                        self._overdue[tenant_id] = batch.last
+                    self._count(batch)
+        return bool(self._overdue)
 
     @contextmanager
     def _watched(self, tenant_id: UUID) -> Iterator[bool]:

@@ -65,6 +65,13 @@ WHERE customer_id > CAST(:after AS uuid)
 ORDER BY customer_id
 LIMIT :batch
 
+-- name: is_backlog
+-- Whether a batch or more is pending for a tenant.
+SELECT count(*) = :batch
+FROM (
+  SELECT FROM leora_pipeline.pending_customer WHERE tenant_id = :tenant_id LIMIT :batch
+) AS p
+
 -- name: wait_briefly
 -- The CRM's own transaction may have brought the customer up to date by the hook just now, and stay
 -- open with what there was of it.
