@@ -34,7 +34,9 @@ FIRST_PAUSE_SECONDS = 10
 LONGEST_PAUSE_SECONDS = 3600
 """How long a customer is set aside after a first failure, and at most; twice as long each time."""
 
-_NOBODYS_OWN = frozenset("08 0A 25 28 3D 3F 40 42 53 54 55 57 58 XX".split())
+_NOBODYS_OWN = frozenset(
+    ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "XX")
+)
 """The classes of SQLSTATE that speak of the connection, the schema, privileges, locks, the server.
 All others speak of what was to be written: data, constraints, whatever a trigger raises."""
 
