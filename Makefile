@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo dev test lint types lock clean
+.PHONY: install demo dev test bench lint types lock clean
 
 install: .venv/installed ## Make .venv with the pinned dependencies
 
@@ -22,6 +22,11 @@ dev: install ## Open the Dagster UI on the sample CRM, or on the one in .env
 
 test: install ## Run all tests
 	$(BIN)/python -m pytest
+
+bench: install ## Measure what the docs claim about speed and memory (half an hour)
+	$(BIN)/python benchmarks/full_run.py
+	$(BIN)/python benchmarks/changes.py
+	$(BIN)/python benchmarks/real_time.py
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .

@@ -12,20 +12,16 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import sqlalchemy as sa
+from loading import TENANTS, load_crm
 
-from leora_pipeline.core.database import create_engine, transaction
 from leora_pipeline.core.runs import plan_run
 from leora_pipeline.core.update import run_all_steps
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
-from leora_pipeline.migrations import install_schema
-from leora_pipeline.sample import create_tables, load, scaled_tenants
 
-TENANTS = 10
 ROUNDS = 5
 SINGLES = 400
 BULK = 100_000
@@ -51,15 +47,8 @@ def main() -> None:
 
 def measure(server: EmbeddedPostgres, customers: int) -> None:
     """Loads one CRM, brings it up to date, and prints what changes to it cost."""
-    url = server.url(f"crm_{customers}")
-    engine = create_engine(url)
-    with transaction(engine) as connection:
-        create_tables(connection)
-        load(connection, scaled_tenants(TENANTS, customers), anchor=datetime.now(UTC))
-    install_schema(engine)
-    run_all_steps(engine, plan_run(engine))
+    url, engine = load_crm(server, customers)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("VACUUM ANALYZE")
         print(f"\n{customers:,} customers, {TENANTS} tenants")
         capture(connection, customers)
         run_all_steps(engine, plan_run(engine, mode="incremental"))

@@ -55,7 +55,7 @@ class HookResult:
         unchanged: Customers who were right already.
         left: Customers left to the listener or the next run: somebody else holds them, or they
             would be demoted, which the hook does not do, or the database failed.
-        unknown: The ids, as given, that no customer has.
+        unknown: The ids that no customer has.
         error: What went wrong, in one line; None where nothing did.
     """
 
@@ -115,6 +115,7 @@ def after_order_create_batch(
                 return total + _call(connection, waiting, write_dates)
         while waiting:
             with transaction(engine or configured_engine()) as own:
+                own.execute(statement(SQL, "hook.sql", "wait_briefly"))
                 for tenant in own.execute(
                     statement(SQL, "hook.sql", "tenants_of"), {"customer_ids": waiting[:BATCH]}
                 ):
@@ -146,6 +147,12 @@ def _call(connection: sa.Connection, customer_ids: list[str], write_dates: bool)
         statement(SQL, "hook.sql", "after_order_create"),
         {"customer_ids": customer_ids, "write_dates": write_dates},
     ).one()
+    if row.error is not None:
+        logger.error("Account types after new orders: %s", row.error)
     return HookResult(
-        row.updated, row.unchanged, row.left_to_the_next_run, tuple(map(str, row.unknown))
+        row.updated,
+        row.unchanged,
+        row.left_to_the_next_run,
+        tuple(map(str, row.unknown)),
+        row.error,
     )

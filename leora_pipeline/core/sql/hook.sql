@@ -1,9 +1,14 @@
+-- name: wait_briefly
+-- Ends what would wait, as the function does: for a locked table, or a customer just being met.
+SET LOCAL lock_timeout = '50ms'
+
 -- name: tenants_of
 -- The tenants of customers, and which of the customers are whose.
 SELECT c."tenantId" AS tenant_id, array_agg(c.id) AS customer_ids
 FROM "Customer" AS c
 WHERE c.id = ANY (CAST(:customer_ids AS uuid[]))
 GROUP BY c."tenantId"
+ORDER BY c."tenantId"
 
 -- name: after_order_create
 -- Brings customers up to date, and counts by what became of them; of those who are unknown, who.
@@ -12,7 +17,8 @@ SELECT
   count(*) FILTER (WHERE outcome = 'unchanged') AS unchanged,
   count(*) FILTER (WHERE outcome = 'left') AS left_to_the_next_run,
   COALESCE(array_agg(customer_id ORDER BY customer_id) FILTER (WHERE outcome = 'unknown'), '{}')
-    AS unknown
+    AS unknown,
+  max(error) AS error
 FROM leora_pipeline.after_order_create(
   CAST(:customer_ids AS uuid[]), CAST(:write_dates AS boolean)
 )

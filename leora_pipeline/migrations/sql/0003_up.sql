@@ -346,7 +346,7 @@ COMMENT ON FUNCTION leora_pipeline.write_customers IS
 
 CREATE FUNCTION leora_pipeline.after_order_create(
   p_customer_ids uuid[], p_write_last_order_date boolean DEFAULT true
-) RETURNS TABLE (customer_id uuid, outcome text) LANGUAGE plpgsql SECURITY DEFINER
+) RETURNS TABLE (customer_id uuid, outcome text, error text) LANGUAGE plpgsql SECURITY DEFINER
 SET lock_timeout = '50ms' SET row_security = off SET timezone = 'UTC' SET datestyle = 'ISO' AS $$
 #variable_conflict use_column
 DECLARE
@@ -392,12 +392,14 @@ BEGIN
     WHEN a.customer_id = ANY (v_seen) THEN 'unchanged'
     WHEN EXISTS (SELECT FROM "Customer" AS c WHERE c.id = a.customer_id) THEN 'left'
     ELSE 'unknown'
-  END
+  END, NULL::text
   FROM (SELECT DISTINCT u.customer_id FROM unnest(p_customer_ids) AS u (customer_id)) AS a;
 EXCEPTION WHEN OTHERS THEN
   RAISE WARNING USING
     MESSAGE = 'leora_pipeline: the account types are left to the next run: ' || SQLERRM;
-  RETURN QUERY SELECT DISTINCT u.customer_id, 'left' FROM unnest(p_customer_ids) AS u (customer_id);
+  RETURN QUERY
+  SELECT DISTINCT u.customer_id, 'left', split_part(SQLERRM, E'\n', 1)
+  FROM unnest(p_customer_ids) AS u (customer_id);
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.after_order_create IS
