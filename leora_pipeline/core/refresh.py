@@ -182,6 +182,7 @@ def forget_deleted_customers(engine: sa.Engine, run: Run) -> None:
     with transaction(engine) as connection:
         connection.execute(statement(SQL, "refresh.sql", "forget_pending_of_deleted_tenants"))
         connection.execute(statement(SQL, "refresh.sql", "forget_set_aside_of_deleted_customers"))
+        connection.execute(statement(SQL, "refresh.sql", "forget_shifts_of_deleted_customers"))
         connection.execute(
             statement(SQL, "refresh.sql", "forget_deleted_customers"),
             {"tenant_ids": run.tenant_ids},

@@ -30,10 +30,6 @@ WHERE s.tenant_id = :tenant_id AND s.customer_id = ANY (CAST(:customer_ids AS uu
     c."accountType"::text, s.account_type, s.told_order_at,
     q.active_since, q.target_since
   )
-  AND NOT EXISTS (
-    SELECT FROM leora_pipeline.policy_shift AS f
-    WHERE f.tenant_id = s.tenant_id AND f.customer_id = s.customer_id
-  )
 
 -- name: write_customers
 -- Writes the locked customers, and counts what became of them.

@@ -11,7 +11,7 @@ SELECT EXISTS (
 )
 
 -- name: count_waiting
--- The customers of a tenant whose demotion by a lost order, not by a changed policy, waits to be told.
+-- The customers of a tenant whose demotion by a lost order waits to be told.
 -- That the date went back follows from is_lost; said on its own it lets an index find the few.
 SELECT count(*)
 FROM leora_pipeline.tenant_thresholds(
@@ -24,10 +24,6 @@ WHERE s.tenant_id = :tenant_id
   AND leora_pipeline.is_lost(
     c."accountType"::text, s.account_type, s.told_order_at,
     q.active_since, q.target_since
-  )
-  AND NOT EXISTS (
-    SELECT FROM leora_pipeline.policy_shift AS f
-    WHERE f.tenant_id = s.tenant_id AND f.customer_id = s.customer_id
   )
 
 -- name: weigh

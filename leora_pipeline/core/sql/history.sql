@@ -33,10 +33,11 @@ SELECT
   w.type_differs,
   w.date_differs,
   CASE WHEN w.type_differs THEN leora_pipeline.change_cause(
-    f.customer_id IS NULL AND leora_pipeline.is_lost(
+    NOT f.is_waiting AND leora_pipeline.is_lost(
       d.crm_type, d.account_type, d.told_order_at, d.active_since, d.target_since
     ),
-    f.customer_id IS NOT NULL, d.crm_type, d.account_type, d.told_type, d.told_order_at, d.last_order_at, NULL
+    f.is_waiting OR COALESCE(s.is_shifted AND d.is_current, false),
+    d.crm_type, d.account_type, d.told_type, d.told_order_at, d.last_order_at, NULL
   ) END AS cause,
   CASE WHEN w.type_differs
       AND leora_pipeline.is_type_withheld(true, d.crm_type, d.account_type)
@@ -67,8 +68,15 @@ CROSS JOIN LATERAL (
 ) AS p
 LEFT JOIN leora_pipeline.tenant_hold AS h
   ON h.tenant_id = d.tenant_id AND h.released_at IS NULL
-LEFT JOIN leora_pipeline.policy_shift AS f
-  ON f.tenant_id = d.tenant_id AND f.customer_id = d.customer_id
+LEFT JOIN leora_pipeline.customer_state AS s
+  ON s.tenant_id = d.tenant_id AND s.customer_id = d.customer_id
+CROSS JOIN LATERAL (
+  SELECT EXISTS (
+    SELECT FROM leora_pipeline.policy_shift AS n
+    WHERE n.tenant_id = d.tenant_id AND n.customer_id = d.customer_id
+      AND n.type_after = d.account_type
+  ) AS is_waiting
+) AS f
 
 -- name: transitions
 -- Every logged change of a customer's type, oldest first, and whether somebody else than the

@@ -1,6 +1,6 @@
 -- name: preview_counts
 -- Customers by tenant, type in the CRM and type by the rule, and how many of them an order that is
--- gone would demote.
+-- gone would demote, not a changed policy.
 SELECT
   d.tenant_id,
   d.crm_type,
@@ -10,6 +10,10 @@ SELECT
   count(*) FILTER (WHERE leora_pipeline.is_lost(
     d.crm_type, d.account_type, d.told_order_at,
     d.active_since, d.target_since
+  ) AND NOT EXISTS (
+    SELECT FROM leora_pipeline.policy_shift AS f
+    WHERE f.tenant_id = d.tenant_id AND f.customer_id = d.customer_id
+      AND f.type_after = d.account_type
   )) AS lost
 FROM leora_pipeline.derive_customers(
   CAST(:tenant_ids AS uuid[]), NULL, CAST(:as_of AS timestamptz)

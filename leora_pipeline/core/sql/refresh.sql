@@ -133,3 +133,16 @@ DELETE FROM leora_pipeline.set_aside_customer AS a
 WHERE NOT EXISTS (
   SELECT FROM "Customer" AS c WHERE c."tenantId" = a.tenant_id AND c.id = a.customer_id
 )
+
+-- name: forget_shifts_of_deleted_customers
+-- Deletes what a change of policy made of customers, or tenants, that are gone.
+DELETE FROM leora_pipeline.policy_shift AS f
+USING (
+  SELECT g.tenant_id, g.shift_id
+  FROM leora_pipeline.policy_shift AS g
+  WHERE NOT EXISTS (
+    SELECT FROM "Customer" AS c WHERE c."tenantId" = g.tenant_id AND c.id = g.customer_id
+  )
+  FOR UPDATE OF g SKIP LOCKED
+) AS gone
+WHERE f.tenant_id = gone.tenant_id AND f.shift_id = gone.shift_id

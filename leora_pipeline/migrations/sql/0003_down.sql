@@ -9,3 +9,4 @@ DROP FUNCTION leora_pipeline.wake_listeners;
 DROP TABLE
   leora_pipeline.listener, leora_pipeline.policy_shift, leora_pipeline.policy_change,
   leora_pipeline.set_aside_customer;
+ALTER TABLE leora_pipeline.customer_state DROP COLUMN is_shifted;

@@ -26,14 +26,26 @@ CREATE TABLE leora_pipeline.policy_change (
 COMMENT ON TABLE leora_pipeline.policy_change IS
   'Who changed a tenant''s policy when: those of its values that changed, before and after';
 
+-- Append-only like pending_customer: whoever changes a policy meets no run. One change of a tenant's
+-- policy commits after the other, so that shift_id tells which of them a run has seen.
 CREATE TABLE leora_pipeline.policy_shift (
   tenant_id uuid NOT NULL,
+  shift_id bigint GENERATED ALWAYS AS IDENTITY,
   customer_id uuid NOT NULL,
-  PRIMARY KEY (tenant_id, customer_id)
+  type_before text NOT NULL,
+  type_after text NOT NULL,
+  date_before timestamptz(3),
+  date_after timestamptz(3),
+  PRIMARY KEY (tenant_id, shift_id)
 );
+CREATE INDEX policy_shift_customer ON leora_pipeline.policy_shift (tenant_id, customer_id);
 COMMENT ON TABLE leora_pipeline.policy_shift IS
-  'Customers who move because their tenant''s policy was changed, until the CRM has been told: no '
-  'order of theirs is missing';
+  'What a change of a tenant''s policy made of a customer, type and last order date, until a refresh '
+  'has taken it over: no order is missing';
+
+ALTER TABLE leora_pipeline.customer_state ADD COLUMN is_shifted boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN leora_pipeline.customer_state.is_shifted IS
+  'Whether the type is what a change of the tenant''s policy made of it, and still to be told';
 
 -- Not a tenant's, and never joined with what is.
 CREATE TABLE leora_pipeline.listener (
@@ -150,6 +162,7 @@ CREATE FUNCTION leora_pipeline.refresh_locked(
 ) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = 'force_custom_plan' AS $$
 DECLARE
   v_as_of timestamptz;
+  v_shift_id bigint;
 BEGIN
   -- The pending rows that this statement sees of customers who are locked, or gone; what is derived
   -- after it has seen all that they speak of. A row that somebody has claimed is theirs.
@@ -171,40 +184,76 @@ BEGIN
   -- now. Where the CRM need not be told, its type from now on rests on this last order date.
   -- Written as an insert that always finds its row: as an update it would join the states twice,
   -- and while their statistics are young the planner takes them for empty and joins by nested loops.
+  -- Which shifts the policy that it derives by has made, is read in the same statement: by one read
+  -- before or after it, a policy changed in between would be taken for lost orders.
   v_as_of := COALESCE(p_as_of, leora_pipeline.clock());
-  INSERT INTO leora_pipeline.customer_state AS s
-    (tenant_id, customer_id, last_order_at, next_order_at, account_type, imported_order_at,
-     ever_ordered, to_tell, told_type, told_order_at, as_of)
-  SELECT
-    d.tenant_id, d.customer_id, d.last_order_at, d.next_order_at, d.account_type,
-    d.imported_order_at, d.ever_ordered, d.differs,
-    CASE WHEN d.differs THEN d.told_type ELSE d.crm_type END,
-    CASE WHEN d.differs THEN d.told_order_at ELSE d.last_order_at END,
-    v_as_of
-  FROM (
+  WITH derived AS (
+    INSERT INTO leora_pipeline.customer_state AS s
+      (tenant_id, customer_id, last_order_at, next_order_at, account_type, imported_order_at,
+       ever_ordered, to_tell, told_type, told_order_at, as_of)
     SELECT
-      e.*,
-      leora_pipeline.type_differs(e.crm_type, e.account_type)
-        OR leora_pipeline.date_differs(
-          e.crm_order_at, e.last_order_at, e.ever_ordered, p_write_dates
-        ) AS differs
+      d.tenant_id, d.customer_id, d.last_order_at, d.next_order_at, d.account_type,
+      d.imported_order_at, d.ever_ordered, d.differs,
+      CASE WHEN d.differs THEN d.told_type ELSE d.crm_type END,
+      CASE WHEN d.differs THEN d.told_order_at ELSE d.last_order_at END,
+      v_as_of
     FROM (
-      SELECT * FROM leora_pipeline.derive_customers(ARRAY[p_tenant_id], p_locked, v_as_of)
-      OFFSET 0  -- So that what is derived stands once in the plan: half of the time is planning.
-    ) AS e
-  ) AS d
-  WHERE NOT d.is_current OR d.to_tell IS DISTINCT FROM d.differs OR NOT d.differs AND
-    (d.told_type, d.told_order_at) IS DISTINCT FROM (d.crm_type, d.last_order_at)
-  ON CONFLICT (tenant_id, customer_id) DO UPDATE SET
-    last_order_at = EXCLUDED.last_order_at,
-    next_order_at = EXCLUDED.next_order_at,
-    account_type = EXCLUDED.account_type,
-    imported_order_at = EXCLUDED.imported_order_at,
-    ever_ordered = EXCLUDED.ever_ordered,
-    to_tell = EXCLUDED.to_tell,
-    told_type = EXCLUDED.told_type,
-    told_order_at = EXCLUDED.told_order_at,
-    as_of = EXCLUDED.as_of;
+      SELECT
+        e.*,
+        leora_pipeline.type_differs(e.crm_type, e.account_type)
+          OR leora_pipeline.date_differs(
+            e.crm_order_at, e.last_order_at, e.ever_ordered, p_write_dates
+          ) AS differs
+      FROM (
+        SELECT * FROM leora_pipeline.derive_customers(ARRAY[p_tenant_id], p_locked, v_as_of)
+        OFFSET 0  -- So that what is derived stands once in the plan: half of the time is planning.
+      ) AS e
+    ) AS d
+    WHERE NOT d.is_current OR d.to_tell IS DISTINCT FROM d.differs OR NOT d.differs AND
+      (d.told_type, d.told_order_at) IS DISTINCT FROM (d.crm_type, d.last_order_at)
+    ON CONFLICT (tenant_id, customer_id) DO UPDATE SET
+      last_order_at = EXCLUDED.last_order_at,
+      next_order_at = EXCLUDED.next_order_at,
+      account_type = EXCLUDED.account_type,
+      imported_order_at = EXCLUDED.imported_order_at,
+      ever_ordered = EXCLUDED.ever_ordered,
+      to_tell = EXCLUDED.to_tell,
+      told_type = EXCLUDED.told_type,
+      told_order_at = EXCLUDED.told_order_at,
+      as_of = EXCLUDED.as_of,
+      is_shifted = s.is_shifted AND EXCLUDED.to_tell AND EXCLUDED.account_type = s.account_type
+  )
+  SELECT max(f.shift_id) INTO v_shift_id
+  FROM leora_pipeline.policy_shift AS f WHERE f.tenant_id = p_tenant_id;
+
+  -- Where a policy has taken the date back behind the one that the CRM's type rests on, it rests on
+  -- that of the policy: what goes back behind this one too has been lost. Of several shifts, what
+  -- they make together.
+  IF v_shift_id IS NOT NULL THEN
+    WITH seen AS (
+      DELETE FROM leora_pipeline.policy_shift AS f
+      WHERE f.tenant_id = p_tenant_id AND f.shift_id <= v_shift_id
+        AND f.customer_id = ANY (p_locked)
+      RETURNING f.*
+    )
+    UPDATE leora_pipeline.customer_state AS s
+    SET is_shifted = s.account_type = f.type_after,
+        told_order_at = CASE
+          WHEN s.told_order_at <= f.date_before
+            AND s.told_order_at > COALESCE(f.date_after, '-infinity') THEN f.date_after
+          ELSE s.told_order_at
+        END
+    FROM (
+      SELECT
+        customer_id,
+        (array_agg(date_before ORDER BY shift_id))[1] AS date_before,
+        (array_agg(date_after ORDER BY shift_id DESC))[1] AS date_after,
+        (array_agg(type_after ORDER BY shift_id DESC))[1] AS type_after
+      FROM seen
+      GROUP BY customer_id
+    ) AS f
+    WHERE s.tenant_id = p_tenant_id AND s.customer_id = f.customer_id AND s.to_tell;
+  END IF;
 
   -- The states of customers who are gone.
   DELETE FROM leora_pipeline.customer_state AS s
@@ -212,7 +261,7 @@ BEGIN
     SELECT FROM "Customer" AS c WHERE c."tenantId" = s.tenant_id AND c.id = s.customer_id
   );
 
-  -- Nobody stays set aside, or shifted by a policy, of whom the CRM need not be told, or who is gone.
+  -- Nobody stays set aside of whom the CRM need not be told, or who is gone.
   DELETE FROM leora_pipeline.set_aside_customer AS a
   WHERE a.tenant_id = p_tenant_id AND (
     a.customer_id = ANY (p_locked) AND NOT EXISTS (
@@ -222,11 +271,6 @@ BEGIN
     OR a.customer_id = ANY (p_customer_ids) AND NOT EXISTS (
       SELECT FROM "Customer" AS c WHERE c."tenantId" = a.tenant_id AND c.id = a.customer_id
     )
-  );
-  DELETE FROM leora_pipeline.policy_shift AS f
-  WHERE f.tenant_id = p_tenant_id AND f.customer_id = ANY (p_locked) AND NOT EXISTS (
-    SELECT FROM leora_pipeline.customer_state AS s
-    WHERE s.tenant_id = f.tenant_id AND s.customer_id = f.customer_id AND s.to_tell
   );
 END
 $$;
@@ -272,16 +316,14 @@ BEGIN
       leora_pipeline.is_date_withheld(
         p_held, c."lastOrderDate" AT TIME ZONE 'UTC', s.last_order_at
       ) AS is_held_date,
-      f.customer_id IS NOT NULL AS is_shifted,
-      f.customer_id IS NULL AND leora_pipeline.is_lost(
+      s.is_shifted,
+      leora_pipeline.is_lost(
         c."accountType"::text, s.account_type, s.told_order_at,
         q.active_since, q.target_since
       ) AS is_lost
     FROM leora_pipeline.tenant_thresholds(ARRAY[p_tenant_id], COALESCE(p_as_of, v_now)) AS q
     CROSS JOIN leora_pipeline.customer_state AS s
     JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
-    LEFT JOIN leora_pipeline.policy_shift AS f
-      ON f.tenant_id = s.tenant_id AND f.customer_id = s.customer_id
     WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_customer_ids)
   ),
   moves AS MATERIALIZED (
@@ -321,7 +363,8 @@ BEGIN
     UPDATE leora_pipeline.customer_state AS s
     SET to_tell = m.withheld,
         told_type = m.new_type::text,
-        told_order_at = CASE WHEN m.withheld THEN s.told_order_at ELSE m.last_order_at END
+        told_order_at = CASE WHEN m.withheld THEN s.told_order_at ELSE m.last_order_at END,
+        is_shifted = false
     FROM moves AS m
     WHERE s.tenant_id = p_tenant_id AND s.customer_id = m.id AND (m.writes_type OR NOT m.withheld)
   ),
@@ -329,11 +372,6 @@ BEGIN
     DELETE FROM leora_pipeline.set_aside_customer AS a
     USING moves AS m
     WHERE a.tenant_id = p_tenant_id AND a.customer_id = m.id
-  ),
-  no_more_shifted AS (
-    DELETE FROM leora_pipeline.policy_shift AS f
-    USING moves AS m
-    WHERE f.tenant_id = p_tenant_id AND f.customer_id = m.id AND m.is_shifted AND NOT m.withheld
   )
   SELECT m.id, m.writes_type OR m.writes_date, m.writes_type, m.withheld
   FROM moves AS m;
