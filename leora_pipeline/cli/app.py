@@ -29,6 +29,7 @@ COMMANDS = (
     "listen",
     "status",
     "history",
+    "policy",
     "alerts",
 )
 
