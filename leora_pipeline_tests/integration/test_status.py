@@ -78,7 +78,7 @@ def test_customers_set_aside_are_a_problem_until_they_could_be_written(
     (customer,) = (row.id for row in healthy.run('SELECT id FROM "Customer"'))
     healthy.run(
         "INSERT INTO leora_pipeline.set_aside_customer "
-        'SELECT "tenantId", id, \'no, never\', 1, now(), now() + interval \'1 h\' FROM "Customer"'
+        "SELECT \"tenantId\", id, 'no, never', 1, now(), now() + interval '1 h' FROM \"Customer\""
     )
 
     (line,) = read_status(engine).problems
