@@ -13,8 +13,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.database import SQL, now, transaction
-from leora_pipeline.core.gate import is_held, judge_tenant
+from leora_pipeline.core.database import SQL, transaction
+from leora_pipeline.core.gate import judge_tenant
 from leora_pipeline.core.runs import (
     Run,
     failing_all,
@@ -128,23 +128,18 @@ def apply_customers(
     parameters: dict[str, object] = {
         "tenant_id": tenant_id,
         "customer_ids": customer_ids,
-        "as_of": run.as_of or now(connection),
+        "as_of": run.as_of,
         "write_dates": run.write_dates,
         "run_id": run.run_id,
         "path": path,
     }
-    lost = set(
-        connection.execute(statement(SQL, "apply.sql", "lost_customers"), parameters).scalars()
-    )
-    if lost and not tell_lost:
+    look = connection.execute(statement(SQL, "apply.sql", "look"), parameters).one()
+    held = look.is_held
+    if look.lost and tell_lost:
+        held = judge_tenant(connection, run, tenant_id, may_release=False)
+    elif look.lost:
+        lost = set(look.lost)
         parameters["customer_ids"] = [one for one in customer_ids if one not in lost]
-        lost.clear()
-    held = (
-        judge_tenant(connection, run, tenant_id, may_release=False)
-        if lost
-        else is_held(connection, tenant_id)
-    )
-    row = connection.execute(
-        statement(SQL, "apply.sql", "write_customers"), {**parameters, "held": held}
-    ).one()
+    parameters |= {"as_of": look.as_of, "held": held}
+    row = connection.execute(statement(SQL, "apply.sql", "write_customers"), parameters).one()
     return Applied(row.written, row.moved, row.withheld)

@@ -160,8 +160,8 @@ class Listener:
             )
             wire.execute(raw_statement(SQL, "listen.sql", "forget_the_dead"))
             self._report_at = now + REPORT_SECONDS
-        is_backlog = self._take_pending(wire)
-        if self._take_overdue() or is_backlog:
+        has_worked = self._take_pending(wire)
+        if self._take_overdue() or has_worked:
             return
         if self.is_notified:
             for _ in wire.notifies(timeout=NOTIFIED_POLL_SECONDS, stop_after=1):
@@ -173,9 +173,9 @@ class Listener:
         """Takes a batch of every tenant, so that none waits for another's backlog.
 
         Returns:
-            Whether a tenant has more than that.
+            Whether there was any to take: more may have come meanwhile.
         """
-        is_backlog = False
+        has_worked = False
         tenant_id = UUID(int=0)
         while not self._is_stopped:
             row = wire.execute(
@@ -192,9 +192,9 @@ class Listener:
                 )
                 if batch.last is not None and (batch.is_full or batch.left):
                     self._left[tenant_id] = batch.last
-                is_backlog = is_backlog or batch.is_full
+                has_worked = has_worked or batch.customers > 0
                 self._count(batch)
-        return is_backlog
+        return has_worked
 
     def _take_overdue(self) -> bool:
         """Takes a batch of every tenant of whom somebody is overdue, or still to be told.

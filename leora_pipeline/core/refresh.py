@@ -139,22 +139,20 @@ def refresh_customers(
     Returns:
         The ids of the customers whose state was held by nobody else, ascending.
     """
-    scope = {"tenant_id": tenant_id, "customer_ids": list(customer_ids)}
-    meet_customers(connection, tenant_id, customer_ids, as_of=as_of)
-    locked = connection.execute(statement(SQL, "refresh.sql", "lock_states"), scope).scalars().all()
-    connection.execute(
-        statement(SQL, "refresh.sql", "refresh_locked"),
-        {**scope, "locked": locked, "as_of": as_of, "write_dates": write_dates},
-    )
-    return list(locked)
+    locked: list[UUID] = connection.execute(
+        statement(SQL, "refresh.sql", "refresh_customers"),
+        {
+            "tenant_id": tenant_id,
+            "customer_ids": list(customer_ids),
+            "as_of": as_of,
+            "write_dates": write_dates,
+        },
+    ).scalar_one()
+    return locked
 
 
 def meet_customers(
-    connection: sa.Connection,
-    tenant_id: UUID,
-    customer_ids: Sequence[UUID],
-    *,
-    as_of: datetime | None = None,
+    connection: sa.Connection, tenant_id: UUID, customer_ids: Sequence[UUID]
 ) -> None:
     """Gives customers who are met for the first time a state that a refresh can lock.
 
@@ -162,7 +160,7 @@ def meet_customers(
     """
     connection.execute(
         statement(SQL, "refresh.sql", "meet_customers"),
-        {"tenant_id": tenant_id, "customer_ids": list(customer_ids), "as_of": as_of},
+        {"tenant_id": tenant_id, "customer_ids": list(customer_ids)},
     )
 
 

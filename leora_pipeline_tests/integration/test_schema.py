@@ -370,7 +370,6 @@ STATEMENTS = (
     ("refresh.sql", "waiting_tenants"),
     ("plan.sql", "plan_from_state"),
     ("plan.sql", "plan_from_orders"),
-    ("apply.sql", "lost_customers"),
     ("listen.sql", "overdue_tenants"),
     ("listen.sql", "overdue"),
     ("gate.sql", "count_waiting"),

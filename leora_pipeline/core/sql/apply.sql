@@ -17,19 +17,17 @@ ORDER BY s.customer_id
 LIMIT :batch
 FOR NO KEY UPDATE OF c, s SKIP LOCKED
 
--- name: lost_customers
--- Those of the locked customers who would be demoted because an order is gone.
-SELECT s.customer_id
-FROM leora_pipeline.tenant_thresholds(
-  ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
-) AS q
-CROSS JOIN leora_pipeline.customer_state AS s
-JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
-WHERE s.tenant_id = :tenant_id AND s.customer_id = ANY (CAST(:customer_ids AS uuid[]))
-  AND leora_pipeline.is_lost(
-    c."accountType"::text, s.account_type, s.told_order_at,
-    q.active_since, q.target_since
-  )
+-- name: look
+-- As of when the locked customers are judged, who of them would be demoted because an order is gone,
+-- and whether a hold is in force.
+SELECT
+  v.as_of,
+  leora_pipeline.lost_customers(:tenant_id, CAST(:customer_ids AS uuid[]), v.as_of) AS lost,
+  EXISTS (
+    SELECT FROM leora_pipeline.tenant_hold
+    WHERE tenant_id = :tenant_id AND released_at IS NULL
+  ) AS is_held
+FROM (SELECT COALESCE(CAST(:as_of AS timestamptz), leora_pipeline.clock()) AS as_of OFFSET 0) AS v
 
 -- name: write_customers
 -- Writes the locked customers, and counts what became of them.

@@ -54,38 +54,14 @@ CROSS JOIN LATERAL (
 ) AS waiting
 
 -- name: meet_customers
--- A first state for customers met for the first time, so that there is a row to lock. It remembers
--- what the CRM had before the pipeline wrote anything. In the order of ids, as all locks are taken.
--- Who has a state is left out: to find the conflict, the insert would wait for whoever changes it.
-INSERT INTO leora_pipeline.customer_state
-  (tenant_id, customer_id, account_type, ever_ordered, to_tell, told_type, told_order_at, as_of)
-SELECT
-  c."tenantId", c.id, 'PROSPECT', false, false,
-  c."accountType"::text, leora_pipeline.usable_date(c."lastOrderDate"),
-  COALESCE(CAST(:as_of AS timestamptz), leora_pipeline.clock())
-FROM "Customer" AS c
-WHERE c."tenantId" = :tenant_id AND c.id = ANY (CAST(:customer_ids AS uuid[]))
-  AND NOT EXISTS (
-    SELECT FROM leora_pipeline.customer_state AS s
-    WHERE s.tenant_id = c."tenantId" AND s.customer_id = c.id
-  )
-ORDER BY c.id
-ON CONFLICT (tenant_id, customer_id) DO NOTHING
+-- A first state for customers met for the first time.
+SELECT leora_pipeline.meet_customers(:tenant_id, CAST(:customer_ids AS uuid[]), NULL)
 
--- name: lock_states
--- Locks the customers' states, passing over those that somebody holds: another refresh, or the CRM's
--- own transaction that called the hook and may stay open for long.
-SELECT customer_id
-FROM leora_pipeline.customer_state
-WHERE tenant_id = :tenant_id AND customer_id = ANY (CAST(:customer_ids AS uuid[]))
-ORDER BY customer_id
-FOR NO KEY UPDATE SKIP LOCKED
-
--- name: refresh_locked
--- Derives the locked states anew.
-SELECT leora_pipeline.refresh_locked(
-  :tenant_id, CAST(:customer_ids AS uuid[]), CAST(:locked AS uuid[]),
-  CAST(:as_of AS timestamptz), CAST(:write_dates AS boolean)
+-- name: refresh_customers
+-- Derives customers anew, and tells whose state was held by nobody else.
+SELECT leora_pipeline.refresh_customers(
+  :tenant_id, CAST(:customer_ids AS uuid[]), CAST(:as_of AS timestamptz),
+  CAST(:write_dates AS boolean)
 )
 
 -- name: note_customers

@@ -1,7 +1,9 @@
 -- Removes what this revision made; the functions that it replaced go with the revision before.
 DROP FUNCTION
   leora_pipeline.after_order_create, leora_pipeline.write_customers,
-  leora_pipeline.refresh_locked, leora_pipeline.untold_customers,
+  leora_pipeline.lost_customers,
+  leora_pipeline.refresh_customers, leora_pipeline.refresh_locked,
+  leora_pipeline.meet_customers, leora_pipeline.untold_customers,
   leora_pipeline.overdue_customers, leora_pipeline.is_date_withheld,
   leora_pipeline.is_type_withheld, leora_pipeline.clock;
 DROP TRIGGER wake_listeners ON leora_pipeline.pending_customer;

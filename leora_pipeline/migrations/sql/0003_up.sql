@@ -156,6 +156,32 @@ $$;
 COMMENT ON FUNCTION leora_pipeline.untold_customers IS
   'Customers whom the CRM has still to be told about, and may be; of a held tenant, those who rise';
 
+CREATE FUNCTION leora_pipeline.meet_customers(
+  p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz
+) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = 'force_custom_plan' AS $$
+BEGIN
+  -- It remembers what the CRM had before the pipeline wrote anything. In the order of ids, as all
+  -- locks are taken. Who has a state is left out: to find the conflict, the insert would wait for
+  -- whoever changes it.
+  INSERT INTO leora_pipeline.customer_state
+    (tenant_id, customer_id, account_type, ever_ordered, to_tell, told_type, told_order_at, as_of)
+  SELECT
+    c."tenantId", c.id, 'PROSPECT', false, false,
+    c."accountType"::text, leora_pipeline.usable_date(c."lastOrderDate"),
+    COALESCE(p_as_of, leora_pipeline.clock())
+  FROM "Customer" AS c
+  WHERE c."tenantId" = p_tenant_id AND c.id = ANY (p_customer_ids)
+    AND NOT EXISTS (
+      SELECT FROM leora_pipeline.customer_state AS s
+      WHERE s.tenant_id = c."tenantId" AND s.customer_id = c.id
+    )
+  ORDER BY c.id
+  ON CONFLICT (tenant_id, customer_id) DO NOTHING;
+END
+$$;
+COMMENT ON FUNCTION leora_pipeline.meet_customers IS
+  'Gives customers met for the first time a state, so that there is a row to lock';
+
 CREATE FUNCTION leora_pipeline.refresh_locked(
   p_tenant_id uuid, p_customer_ids uuid[], p_locked uuid[], p_as_of timestamptz,
   p_write_dates boolean
@@ -277,6 +303,51 @@ $$;
 COMMENT ON FUNCTION leora_pipeline.refresh_locked IS
   'Derives anew, as of an instant or (null) now, the states that the transaction has locked of the '
   'customers asked for, and deletes what was pending for them';
+
+CREATE FUNCTION leora_pipeline.refresh_customers(
+  p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz, p_write_dates boolean
+) RETURNS uuid[] LANGUAGE plpgsql SET plan_cache_mode = 'force_custom_plan' AS $$
+DECLARE
+  v_locked uuid[];
+BEGIN
+  PERFORM leora_pipeline.meet_customers(p_tenant_id, p_customer_ids, p_as_of);
+  -- Passes over those that somebody holds: another refresh, or the CRM's own transaction that called
+  -- the hook and may stay open for long.
+  SELECT COALESCE(array_agg(l.customer_id), '{}') INTO v_locked FROM (
+    SELECT s.customer_id
+    FROM leora_pipeline.customer_state AS s
+    WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_customer_ids)
+    ORDER BY s.customer_id
+    FOR NO KEY UPDATE SKIP LOCKED
+  ) AS l;
+  PERFORM leora_pipeline.refresh_locked(
+    p_tenant_id, p_customer_ids, v_locked, p_as_of, p_write_dates
+  );
+  RETURN v_locked;
+END
+$$;
+COMMENT ON FUNCTION leora_pipeline.refresh_customers IS
+  'Derives customers anew under lock, and returns those whose state was held by nobody else';
+
+CREATE FUNCTION leora_pipeline.lost_customers(
+  p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz
+) RETURNS uuid[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN ARRAY(
+    SELECT s.customer_id
+    FROM leora_pipeline.tenant_thresholds(ARRAY[p_tenant_id], p_as_of) AS q
+    CROSS JOIN leora_pipeline.customer_state AS s
+    JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+    WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_customer_ids)
+      AND leora_pipeline.is_lost(
+        c."accountType"::text, s.account_type, s.told_order_at,
+        q.active_since, q.target_since
+      )
+  );
+END
+$$;
+COMMENT ON FUNCTION leora_pipeline.lost_customers IS
+  'Those of some customers whom the CRM would see demoted because an order is gone';
 
 CREATE FUNCTION leora_pipeline.write_customers(
   p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz, p_write_dates boolean,
