@@ -35,7 +35,6 @@ from leora_pipeline.core.plan import plan
 from leora_pipeline.core.publish import publish
 from leora_pipeline.core.refresh import (
     customers_to_refresh,
-    meet_customers,
     refresh,
     refresh_customers,
 )
@@ -529,24 +528,34 @@ def test_two_refreshes_that_meet_a_customer_at_once_make_one_state(
 
 
 def test_a_refresh_never_overwrites_a_state_that_it_could_not_lock(
-    engine: sa.Engine, build: CrmBuilder, monkeypatch: pytest.MonkeyPatch
+    engine: sa.Engine, build: CrmBuilder, background: ThreadPoolExecutor
 ) -> None:
     # A customer comes to a tenant right after a first refresh there looked for customers to meet,
     # and a second refresh, which sees an order that the first one does not, is the one to meet it.
     here, there = build.tenant("cellar"), build.tenant("dry-goods")
     customer = build.customer(there)
+    build.run("ALTER FUNCTION leora_pipeline.meet_customers RENAME TO meet_and_go_on")
+    build.run(
+        "CREATE FUNCTION leora_pipeline.meet_customers(uuid, uuid[], timestamptz) RETURNS void "
+        "LANGUAGE plpgsql AS $$ BEGIN PERFORM leora_pipeline.meet_and_go_on($1, $2, $3); "
+        "IF current_setting('test.stands', true) = 'on' THEN PERFORM pg_advisory_xact_lock(1); "
+        "END IF; END $$"
+    )
 
-    with transaction(engine) as first, transaction(engine) as second:
+    def refresh_first() -> list[UUID]:
+        with transaction(engine) as connection:
+            connection.exec_driver_sql("SET LOCAL test.stands = 'on'")
+            return refreshed(connection, here, customer)
 
-        def let_it_come(*args: Any, **options: Any) -> None:
-            meet_customers(*args, **options)
-            monkeypatch.undo()
+    with transaction(engine) as second:
+        with transaction(engine) as somebody:
+            somebody.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
+            first = background.submit(refresh_first)
+            wait_until(build, WAITS_FOR_LOCK, first)
             build.run('UPDATE "Customer" SET "tenantId" = :here', here=here)
             build.order(here, customer, ago(days=1))
             assert refreshed(second, here, customer) == [customer]
-
-        monkeypatch.setattr(refresh_step, "meet_customers", let_it_come)
-        assert refreshed(first, here, customer) == []
+        assert first.result(DEADLINE) == []
 
     assert state(build, customer).account_type == "ACTIVE"
 
