@@ -1,6 +1,7 @@
 -- Real time: what the listener needs, and the steps that it shares with the hook as functions, so
 -- that the CRM's own transaction can take them too. PL/pgSQL, whose statements each see what was
--- committed before them, and planned anew each time: one customer and 20,000 are not read alike.
+-- committed before them. What reads orders is planned anew each time, since one customer and 20,000
+-- are not read alike; what goes by the keys of the locked rows alone keeps its plan.
 -- Beside it, what a change of a tenant's policy leaves behind.
 
 CREATE TABLE leora_pipeline.set_aside_customer (
@@ -354,8 +355,7 @@ CREATE FUNCTION leora_pipeline.write_customers(
   p_held boolean, p_run_id text, p_path text
 ) RETURNS TABLE (
   customer_id uuid, is_written boolean, is_moved boolean, is_withheld boolean
-) LANGUAGE plpgsql
-SET plan_cache_mode = 'force_custom_plan' AS $$
+) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
   v_now timestamptz := leora_pipeline.clock();
