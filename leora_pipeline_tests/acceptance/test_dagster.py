@@ -618,6 +618,7 @@ def test_a_run_of_some_assets_is_no_full_success(crm_of_user: Crm, launch: Launc
 def test_a_held_tenant_leaves_the_run_a_success_and_its_check_says_so(
     crm_of_user: Crm, launch: Launch, leora: Leora
 ) -> None:
+    """Its messages are told in `test_alerts`; here are Dagster and the story of a customer."""
     tenant = crm_of_user.tenant()
     crm_of_user.customers(tenant, 30, "ACTIVE", ago(days=1))
     assert leora("update").code == 0
@@ -633,11 +634,23 @@ def test_a_held_tenant_leaves_the_run_a_success_and_its_check_says_so(
     assert metadata(held, "account_type_changes")["leora/held"] == 1
     assert metadata(held, "crm_account_types")["leora/withheld"] == 30
     assert crm_of_user.counts("cellar") == {"ACTIVE": 30}
+    customer = str(crm_of_user.run('SELECT id FROM "Customer" LIMIT 1')[0].id)
+    story = leora("history", customer).out
+    assert "ACTIVE in the CRM, but by the rule PROSPECT" in story
+    assert "The gate has stopped it since" in story
 
     allowed = launch(allow_mass_change=["cellar"])
 
     assert allowed.success, errors(allowed)
+    (check,) = (
+        e for e in allowed.get_asset_check_evaluations() if e.check_name == "no_tenant_held"
+    )
+    assert check.passed
     assert crm_of_user.counts("cellar") == {"PROSPECT": 30}
+    story = leora("history", customer).out
+    assert "ACTIVE\tPROSPECT" in story
+    assert "the last order date went back" in story
+    assert "The gate" not in story
 
 
 @pytest.mark.parametrize(
