@@ -100,6 +100,8 @@ def _change(
         if change.after:
             if not as_json:
                 _print_change(tenant_slug, change)
+            elif not yes:
+                print_json({"tenant_slug": tenant_slug, **_change_as_json(change)})
             if not yes:
                 if as_json or not sys.stdin.isatty():
                     raise WrongUsageError(

@@ -89,7 +89,7 @@ def take_pending(engine: sa.Engine, run: Run, tenant_id: UUID, *, after: int = 0
         after: Pending rows up to this one are passed over.
     """
     claimed: list[UUID] = []
-    is_full = False
+    is_full = is_backlog = False
     try:
         with transaction(engine) as connection:
             rows = connection.execute(
@@ -104,11 +104,12 @@ def take_pending(engine: sa.Engine, run: Run, tenant_id: UUID, *, after: int = 0
                 )
             claimed = sorted({row.customer_id for row in rows if not row.is_set_aside})
             is_full = len(rows) == BATCH
-            done = _bring_up_to_date(connection, run, tenant_id, claimed, tell_lost=not is_full)
+            is_backlog = any(row.is_backlog for row in rows)  # Others' claims among it.
+            done = _bring_up_to_date(connection, run, tenant_id, claimed, tell_lost=not is_backlog)
     except sa.exc.DBAPIError as error:
         if not (claimed and _speaks_of_a_row(error)):
             raise
-        done = _divide(engine, run, tenant_id, claimed, error, tell_lost=not is_full)
+        done = _divide(engine, run, tenant_id, claimed, error, tell_lost=not is_backlog)
     last = rows[-1].pending_id if rows else None
     return PendingBatch(done.customers, done.moved, done.left, last, is_full)
 

@@ -278,7 +278,8 @@ def shown_url(url: str) -> str:
         r"\w+://[^/?]*" if service else r"\w+:/",
         service.url(privacy=True) if service else url,  # type: ignore[no-untyped-call]
     )
-    return f"{known[0] if known else 'a text'}/… ({digest(url)})"
+    shown = re.sub(r"//[^/@]*@", "//…@", known[0]) if known else "a text"
+    return f"{shown}/… ({digest(url)})"
 
 
 def _without_secrets(url: str, text: str) -> str:

@@ -223,7 +223,9 @@ def change_policy(
 ) -> PolicyChange:
     """Changes a tenant's policy, records it, and leaves whom it moves to the next run.
 
-    It waits for another change of the same policy alone, and nobody waits for it.
+    It waits for another change of the same policy alone, and nobody waits for it. Changed statuses
+    take a second transaction; killed before it, an order that a run looked at by the old policy at
+    that very moment is left to the nightly run.
 
     Args:
         engine: The CRM's database.

@@ -48,7 +48,9 @@ def install_schema(engine: sa.Engine, *, triggers: bool = True) -> None:
     """
     with transaction(engine) as connection:
         _serialize(connection)
-        connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+        # Otherwise a role that may no longer create one could not even look that it is there.
+        if not sa.inspect(connection).has_schema(SCHEMA):
+            connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
         with _known_revision():
             command.upgrade(_config(connection=connection), "head")
     for name in TRIGGERS if triggers else ():

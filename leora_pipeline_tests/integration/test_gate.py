@@ -15,10 +15,13 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import update_account_types, update_customer_account_type
-from leora_pipeline.core.apply import apply_customers, lock_customers
+from leora_pipeline.core.apply import apply, apply_customers, lock_customers
 from leora_pipeline.core.database import transaction
-from leora_pipeline.core.refresh import refresh_customers
+from leora_pipeline.core.plan import plan
+from leora_pipeline.core.policies import change_policy
+from leora_pipeline.core.refresh import refresh, refresh_customers
 from leora_pipeline.core.runs import plan_run
+from leora_pipeline.core.tenants import find_tenants
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
 
 DEADLINE = 20.0
@@ -560,3 +563,26 @@ def test_types_set_too_high_by_hand_are_put_right_without_a_hold(
 
     assert (result.held, result.target) == (False, 20)
     assert build.log(customers[0])[-1] == ("ACTIVE", "TARGET", "by hand")
+
+
+def test_a_policy_widened_between_the_steps_makes_no_loss_of_what_aged(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    # The states were derived by the old policy, and are told under the new one, by which the dates
+    # that nothing has happened to would give the higher type still.
+    tenant = build.tenant()
+    customers = add_customers(build, tenant, 30, ordered=ago(days=200), account_type="ACTIVE")
+    run = plan_run(engine)
+    refresh(engine, run)
+    with transaction(engine) as connection:
+        [of_policy] = find_tenants(connection)
+
+    change_policy(engine, of_policy, {"active_within": 250}, changed_by="test")
+    plan(engine, run)
+    apply(engine, run)
+
+    assert not is_held(build, tenant)
+    causes = build.run("SELECT DISTINCT cause FROM leora_pipeline.account_type_transition")
+    assert "order removed" not in {row.cause for row in causes}
+    update_account_types(engine=engine)
+    assert counts(build, tenant) == {"ACTIVE": len(customers)}

@@ -664,7 +664,7 @@ def test_what_a_refresh_did_not_see_pending_stays_pending(
             refreshing = background.submit(refresh)
             while not build.run(
                 "SELECT FROM pg_stat_activity WHERE wait_event = 'advisory' "
-                "AND query LIKE '%refresh_locked%' AND datname = current_database()"
+                "AND query LIKE '%refresh_customers%' AND datname = current_database()"
             ):
                 assert not refreshing.done(), refreshing.result()
             build.order(tenant, customer, ago(days=1))

@@ -31,10 +31,13 @@ from leora_pipeline import update_account_types
 from leora_pipeline.core import batch as batch_module
 from leora_pipeline.core import listen
 from leora_pipeline.core.batch import Batch, PendingBatch, take_overdue, take_pending
-from leora_pipeline.core.database import create_engine, transaction
+from leora_pipeline.core.database import SQL, create_engine, transaction
 from leora_pipeline.core.listen import Listener
+from leora_pipeline.core.policies import change_policy
 from leora_pipeline.core.refresh import waiting_tenants
 from leora_pipeline.core.runs import Run, plan_run
+from leora_pipeline.core.statements import statement
+from leora_pipeline.core.tenants import find_tenants
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables
@@ -1063,6 +1066,32 @@ def test_a_look_at_who_is_still_to_be_told_amid_a_backlog_does_not_hide_it_from_
     while (batch := take_pending(engine, DO_LISTEN, tenant, after=last)).last is not None:
         last = batch.last
         take_overdue(engine, DO_LISTEN, tenant)
+
+    assert is_held(build, tenant)
+    assert demoted(build, tenant) == 0
+
+
+def test_what_another_listener_has_claimed_belongs_to_the_backlog(
+    engine: sa.Engine, build: CrmBuilder, tenant: UUID, small_batches: int
+) -> None:
+    # The end of the queue is no end while somebody else has the rest of it in hand.
+    customers = add_customers(build, tenant, 4 * small_batches, ordered=ago(days=10))
+    update_account_types(engine=engine)
+    with transaction(engine) as connection:
+        [of_policy] = find_tenants(connection)
+    change_policy(engine, of_policy, {"gate_customers": small_batches}, changed_by="test")
+    lose_orders(build, customers[: 2 * small_batches - 1])
+
+    with transaction(engine) as other:
+        claimed = other.execute(
+            statement(SQL, "listen.sql", "claim_pending"),
+            {"tenant_id": tenant, "after": 0, "batch": small_batches},
+        ).all()
+        assert len(claimed) == small_batches
+        take_pending(engine, DO_LISTEN, tenant)
+        assert demoted(build, tenant) == 0
+    drain(engine, tenant)
+    take_overdue(engine, DO_LISTEN, tenant)
 
     assert is_held(build, tenant)
     assert demoted(build, tenant) == 0

@@ -607,7 +607,7 @@ def test_a_refresh_takes_over_the_shifts_of_the_policy_that_it_derived_by(
         with transaction(engine) as somebody:
             somebody.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
             refreshing = background.submit(refresh_all)
-            wait_until(build, f"{WAITS_FOR_LOCK} AND query LIKE '%refresh_locked%'", refreshing)
+            wait_until(build, f"{WAITS_FOR_LOCK} AND query LIKE '%refresh_customers%'", refreshing)
             policies._change(somebody, tenant, values, "ann@desk")
         refreshing.result(20)
 

@@ -12,7 +12,7 @@ from leora_pipeline.core.policies import change_policy
 from leora_pipeline.core.quality.checks import CHECKS, run_check
 from leora_pipeline.core.status import read_status
 from leora_pipeline.core.tenants import find_tenants
-from leora_pipeline.migrations import install_schema
+from leora_pipeline.migrations import install_schema, remove_schema
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 
@@ -44,6 +44,10 @@ def test_the_documented_grants_suffice_and_row_level_security_does_not_matter(
         change_policy(engine, policy_tenant, {"uncounted_statuses": ["DRAFT"]}, changed_by="ann")
         verdicts = [verdict for check in CHECKS for verdict in run_check(engine, check)]
         status = read_status(engine)
+        build.run(f"REVOKE CREATE ON DATABASE {crm.url.database} FROM {role}")
+        install_schema(engine)  # Looks, and finds all there.
+        remove_schema(engine)
+        left = build.run("SELECT FROM pg_trigger WHERE tgname LIKE 'leora_pipeline%'")
     finally:
         engine.dispose()
         build.run(f"DROP OWNED BY {role} CASCADE")
@@ -52,3 +56,4 @@ def test_the_documented_grants_suffice_and_row_level_security_does_not_matter(
     assert build.type_of(customer) == "ACTIVE"
     assert {verdict.status for verdict in verdicts} <= {"passed", "not judged"}
     assert not status.problems
+    assert not left

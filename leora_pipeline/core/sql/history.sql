@@ -44,6 +44,8 @@ SELECT
     OR w.date_differs AND leora_pipeline.is_date_withheld(true, d.crm_order_at, d.last_order_at)
     THEN h.held_at END AS held_since,
   p.noted_at AS pending_since,
+  x.error AS set_aside_error,
+  x.retry_at,
   p.noted_at IS NOT NULL OR d.to_tell AND d.is_current OR EXISTS (
     SELECT FROM leora_pipeline.overdue_customers(
       ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
@@ -66,6 +68,8 @@ CROSS JOIN LATERAL (
   FROM leora_pipeline.pending_customer AS n
   WHERE n.tenant_id = d.tenant_id AND n.customer_id = d.customer_id
 ) AS p
+LEFT JOIN leora_pipeline.set_aside_customer AS x
+  ON x.tenant_id = d.tenant_id AND x.customer_id = d.customer_id
 LEFT JOIN leora_pipeline.tenant_hold AS h
   ON h.tenant_id = d.tenant_id AND h.released_at IS NULL
 LEFT JOIN leora_pipeline.customer_state AS s

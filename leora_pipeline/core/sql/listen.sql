@@ -30,7 +30,12 @@ SELECT
     SELECT FROM leora_pipeline.set_aside_customer AS a
     WHERE a.tenant_id = p.tenant_id AND a.customer_id = p.customer_id
       AND a.retry_at > clock_timestamp()
-  ) AS is_set_aside
+  ) AS is_set_aside,
+  (
+    SELECT count(*) = :batch FROM (
+      SELECT FROM leora_pipeline.pending_customer WHERE tenant_id = :tenant_id LIMIT :batch
+    ) AS q
+  ) AS is_backlog
 FROM leora_pipeline.pending_customer AS p
 WHERE p.tenant_id = :tenant_id AND p.pending_id > :after
 ORDER BY p.pending_id

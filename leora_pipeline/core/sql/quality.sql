@@ -60,6 +60,10 @@ SELECT
         SELECT FROM leora_pipeline.pending_customer AS p
         WHERE p.tenant_id = s.tenant_id AND p.customer_id = s.customer_id
       )
+      AND NOT EXISTS (
+        SELECT FROM leora_pipeline.set_aside_customer AS a
+        WHERE a.tenant_id = s.tenant_id AND a.customer_id = s.customer_id
+      )
   ) AS wrong
 FROM "Tenant" AS t
 CROSS JOIN clock
@@ -122,6 +126,10 @@ FROM (
     AND NOT EXISTS (
       SELECT FROM leora_pipeline.pending_customer AS p
       WHERE p.tenant_id = d.tenant_id AND p.customer_id = d.customer_id
+    )
+    AND NOT EXISTS (
+      SELECT FROM leora_pipeline.set_aside_customer AS a
+      WHERE a.tenant_id = d.tenant_id AND a.customer_id = d.customer_id
     )
 ) AS w
 WHERE w.place <= :look

@@ -1,8 +1,5 @@
 -- Removes what this revision made; the triggers are gone by then.
-DROP FUNCTION
-  leora_pipeline.note_inserted_orders, leora_pipeline.note_updated_orders,
-  leora_pipeline.note_deleted_orders, leora_pipeline.note_inserted_customers,
-  leora_pipeline.note_updated_customers, leora_pipeline.due_customers;
+DROP FUNCTION leora_pipeline.due_customers;
 DROP TABLE leora_pipeline.pending_customer;
 DROP INDEX leora_pipeline.customer_state_by_date, leora_pipeline.customer_state_next_order;
 DELETE FROM leora_pipeline.tenant_run WHERE mode = 'incremental';

@@ -6,8 +6,7 @@ DROP FUNCTION
   leora_pipeline.meet_customers, leora_pipeline.untold_customers,
   leora_pipeline.overdue_customers, leora_pipeline.is_date_withheld,
   leora_pipeline.is_type_withheld, leora_pipeline.clock;
-DROP TRIGGER wake_listeners ON leora_pipeline.pending_customer;
-DROP FUNCTION leora_pipeline.wake_listeners;
+DROP FUNCTION leora_pipeline.wake_listeners, leora_pipeline.leave_time;
 DROP TABLE
   leora_pipeline.listener, leora_pipeline.policy_shift, leora_pipeline.policy_change,
   leora_pipeline.set_aside_customer;

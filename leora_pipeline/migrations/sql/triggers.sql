@@ -30,12 +30,13 @@ REFERENCING OLD TABLE AS before_change NEW TABLE AS after_change
 FOR EACH STATEMENT EXECUTE FUNCTION leora_pipeline.note_updated_customers()
 
 -- name: drop_order_triggers
--- Removes the triggers of "Order".
-DROP TRIGGER IF EXISTS leora_pipeline_insert ON "Order";
-DROP TRIGGER IF EXISTS leora_pipeline_update ON "Order";
-DROP TRIGGER IF EXISTS leora_pipeline_delete ON "Order"
+-- Removes the triggers of "Order" with their functions: only a table's owner may drop its triggers,
+-- and those go with the functions, which are ours.
+DROP FUNCTION IF EXISTS
+  leora_pipeline.note_inserted_orders, leora_pipeline.note_updated_orders,
+  leora_pipeline.note_deleted_orders CASCADE
 
 -- name: drop_customer_triggers
--- Removes the triggers of "Customer".
-DROP TRIGGER IF EXISTS leora_pipeline_insert ON "Customer";
-DROP TRIGGER IF EXISTS leora_pipeline_update ON "Customer"
+-- Removes the triggers of "Customer", likewise.
+DROP FUNCTION IF EXISTS
+  leora_pipeline.note_inserted_customers, leora_pipeline.note_updated_customers CASCADE
