@@ -257,7 +257,7 @@ STAGES = {
     "claim": ("LOCK TABLE leora_pipeline.pending_customer IN EXCLUSIVE MODE", "%SKIP LOCKED%"),
     "lock of states": (
         "LOCK TABLE leora_pipeline.customer_state IN EXCLUSIVE MODE",
-        "%leora_pipeline.customer_state%",
+        "%refresh_customers%",
     ),
     "write": ('LOCK TABLE "Customer" IN SHARE MODE', "%write_customers%"),
     "commit": ("SELECT pg_advisory_xact_lock(7)", "COMMIT"),
