@@ -11,8 +11,9 @@ SELECT EXISTS (
 )
 
 -- name: count_waiting
--- The customers of a tenant whose demotion by a lost order waits to be told.
--- That the date went back follows from is_lost; said on its own it lets an index find the few.
+-- The customers of a tenant whose demotion by a lost order waits to be told. That the date went back
+-- is said on its own, since is_lost only compares types: after a change of policy alone they differ
+-- too. It also lets an index find the few.
 SELECT count(*)
 FROM leora_pipeline.tenant_thresholds(
   ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
