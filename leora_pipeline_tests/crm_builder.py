@@ -9,8 +9,6 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 
 from leora_pipeline.core.database import transaction
-from leora_pipeline.core.statements import raw_statement
-from leora_pipeline.migrations import TRIGGER_REMOVALS
 
 
 def ago(*, days: float = 0, **parts: float) -> datetime:
@@ -38,8 +36,12 @@ class CrmBuilder:
 
     def without_capture(self) -> None:
         """Removes the triggers, as `leora migrate --no-triggers` never sets them."""
-        for name in TRIGGER_REMOVALS:
-            self.run(raw_statement("leora_pipeline.migrations.sql", "triggers.sql", name))
+        for table, events in (
+            ("Order", ("insert", "update", "delete")),
+            ("Customer", ("insert", "update")),
+        ):
+            for event in events:
+                self.run(f'DROP TRIGGER leora_pipeline_{event} ON "{table}"')
 
     def pending(self) -> set[UUID]:
         """Returns the customers that are pending."""

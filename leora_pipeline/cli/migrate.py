@@ -8,7 +8,7 @@ import click
 
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.core.database import SCHEMA_REVISION, require_fit_database
-from leora_pipeline.migrations import install_schema, print_schema, remove_schema
+from leora_pipeline.migrations import install_schema, is_installed, print_schema, remove_schema
 
 
 @click.command("migrate")
@@ -29,6 +29,8 @@ def command(down: bool, as_sql: bool, no_triggers: bool) -> None:
             remove_schema(engine)
             click.echo("Schema leora_pipeline: removed")
         else:
-            require_fit_database(engine, migrated=False)
-            install_schema(engine, triggers=not no_triggers)
+            triggers = not no_triggers
+            if not is_installed(engine, triggers=triggers):
+                require_fit_database(engine, migrated=False)
+                install_schema(engine, triggers=triggers)
             click.echo(f"Schema leora_pipeline: revision {SCHEMA_REVISION}")

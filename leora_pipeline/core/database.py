@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
 
 import psycopg
 import sqlalchemy as sa
@@ -19,8 +22,11 @@ from leora_pipeline.core.statements import statement
 
 SQL = "leora_pipeline.core.sql"
 OLDEST_POSTGRES = 15
-SCHEMA_REVISION = "0004"
-"""The revision of the schema ``leora_pipeline`` that this code is written for."""
+SCHEMA_REVISION = "0001"
+"""The revision of the tables of the schema ``leora_pipeline`` that this code is written for."""
+
+FUNCTIONS_FOLDER = Path(__file__).parents[1] / "migrations" / "functions"
+"""Where the SQL functions of that schema stand."""
 
 CRM_COLUMNS = {
     "Tenant": ("id", "slug", "name", "timezone", "createdAt"),
@@ -263,23 +269,83 @@ def _require_migrated(connection: sa.Connection) -> None:
             f"role {shut_out} lacks USAGE on the schema leora_pipeline; "
             "connect as the role that ran `leora migrate`"
         )
-    revision = schema_revision(connection)
-    if revision is None:
+    installed = installed_schema(connection)
+    require_released(installed)
+    if installed.revision is None:
         raise UnfitDatabaseError(
             "the schema leora_pipeline is not installed in this database; run `leora migrate`"
         )
-    if revision != SCHEMA_REVISION:
+    if installed.revision != SCHEMA_REVISION:
         raise UnfitDatabaseError(
-            f"the schema leora_pipeline is at revision {revision}, and this version of the "
-            f"pipeline needs {SCHEMA_REVISION}; run `leora migrate` with the newer of the two"
+            f"the schema leora_pipeline is at revision {installed.revision}, and this version of "
+            f"the pipeline needs {SCHEMA_REVISION}; run `leora migrate` with the newer of the two"
+        )
+    if installed.functions_digest != functions_digest():
+        raise UnfitDatabaseError(
+            "the functions of the schema leora_pipeline are those of another version of the "
+            "pipeline; run `leora migrate` with the newer of the two"
+        )
+
+
+class InstalledSchema(NamedTuple):
+    """What is installed of the schema ``leora_pipeline``.
+
+    Attributes:
+        revision: The revision of its tables, or None where there is no schema.
+        functions_digest: The digest of its functions; None in a schema from before the first
+            release, whatever its revision says.
+    """
+
+    revision: str | None
+    functions_digest: str | None
+
+
+def installed_schema(connection: sa.Connection) -> InstalledSchema:
+    """Reads what is installed; the role needs no more than to read the schema."""
+    has = connection.execute(statement(SQL, "database.sql", "installed_parts")).one()
+
+    def read(name: str) -> str | None:
+        value: str | None = connection.execute(
+            statement(SQL, "database.sql", name)
+        ).scalar_one_or_none()
+        return value
+
+    return InstalledSchema(
+        read("revision") if has.revision else None,
+        read("functions_digest") if has.functions_digest else None,
+    )
+
+
+def require_released(installed: InstalledSchema) -> None:
+    """Refuses a schema from before the first release, which cannot be upgraded.
+
+    Raises:
+        UnfitDatabaseError: It is one; the text says how to replace it, and what that loses.
+    """
+    if installed.revision is not None and installed.functions_digest is None:
+        raise UnfitDatabaseError(
+            "the schema leora_pipeline was installed by a version from before the first release "
+            f"(its revision {installed.revision}) and cannot be upgraded: `leora migrate --down` "
+            "removes it, `leora migrate` installs this one; the types in the CRM stay, the log of "
+            "transitions is lost, unless it is copied before (CREATE TABLE "
+            "public.leora_transitions AS TABLE leora_pipeline.account_type_transition)"
         )
 
 
 def schema_revision(connection: sa.Connection) -> str | None:
     """Returns the installed revision of the pipeline's schema, or None where there is none."""
-    if connection.execute(statement(SQL, "database.sql", "is_migrated")).scalar_one():
-        revision: str | None = connection.execute(
-            statement(SQL, "database.sql", "revision")
-        ).scalar_one_or_none()
-        return revision
-    return None
+    return installed_schema(connection).revision
+
+
+@cache
+def functions_digest() -> str:
+    """Returns the digest of the SQL functions that this code is written for."""
+    digest = sha256()
+    for file in sorted(FUNCTIONS_FOLDER.glob("*.sql")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def missing_triggers(connection: sa.Connection) -> list[str]:
+    """Returns which of the triggers on the CRM's tables are not there, or are switched off."""
+    return list(connection.execute(statement(SQL, "database.sql", "missing_triggers")).scalars())

@@ -1,117 +1,210 @@
-"""The pipeline's own schema, ``leora_pipeline``, versioned by Alembic.
+"""The pipeline's own schema, ``leora_pipeline``: installing, removing and printing it.
 
-What belongs here: installing, removing and printing that schema. Each revision under ``versions``
-names files under ``sql``. Of the CRM's tables only the triggers of ``triggers.sql`` are set.
+The tables are versioned by Alembic: each revision under ``versions`` runs the SQL file of its name,
+and a revision that has been released is never edited again. The functions stand once, under
+``functions``, and are put in place after the tables. Of the CRM's tables only the triggers of
+``triggers.sql`` are set. What does not belong here: asking whether the schema fits, which
+`leora_pipeline.core.database` does for every command.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import psycopg
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.util.exc import CommandError
 
-from leora_pipeline.core.database import schema_revision, transaction
+from leora_pipeline.core.database import (
+    SCHEMA_REVISION,
+    functions_digest,
+    installed_schema,
+    missing_triggers,
+    require_released,
+    transaction,
+)
 from leora_pipeline.core.errors import LeoraError, UnfitDatabaseError
 from leora_pipeline.core.statements import raw_statement, statement
+from leora_pipeline.migrations.functions import definitions
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 HERE = Path(__file__).parent
 SCHEMA = "leora_pipeline"
 VERSION_TABLE = "alembic_version"
+PACKAGE = "leora_pipeline.migrations"
 TRIGGERS = ("order_insert", "order_update", "order_delete", "customer_insert", "customer_update")
-TRIGGER_REMOVALS = ("drop_order_triggers", "drop_customer_triggers")
 LOCK_TIMEOUT_MS = 500
 LOCK_ATTEMPTS = 10
 
+UNRELEASED_TABLES = ("set_aside_customer",)
+"""Tables that only schemas from before the first release have."""
+
+
+def is_installed(engine: sa.Engine, *, triggers: bool = True) -> bool:
+    """Returns whether `install_schema` would find nothing to do; only reads.
+
+    Raises:
+        UnfitDatabaseError: The schema is one from before the first release.
+    """
+    with transaction(engine) as connection:
+        installed = installed_schema(connection)
+        require_released(installed)
+        is_current = installed == (SCHEMA_REVISION, functions_digest())
+        return is_current and not (triggers and missing_triggers(connection))
+
 
 def install_schema(engine: sa.Engine, *, triggers: bool = True) -> None:
-    """Brings the schema to this version's revision; does nothing where it is there already.
+    """Brings the schema to this version; does nothing where it is there already.
 
-    All of the schema is installed in one transaction, and by one process at a time. The triggers on
-    the CRM's tables follow in transactions of their own, each of which waits for its lock only
-    briefly, so that nobody who uses the table waits behind it.
+    Tables and functions are installed in one transaction, and by one process at a time. The
+    triggers on the CRM's tables follow in transactions of their own, each of which waits for its
+    lock only briefly, so that nobody who uses the table waits behind it.
 
     Args:
         engine: The CRM's database.
         triggers: Whether changes of the CRM are captured.
 
     Raises:
-        UnfitDatabaseError: The schema is one of a newer version.
+        UnfitDatabaseError: The schema is one of a newer version, or from before the first release.
         LeoraError: A table of the CRM stayed locked.
     """
-    with transaction(engine) as connection:
-        _serialize(connection)
-        # Otherwise a role that may no longer create one could not even look that it is there.
-        if not sa.inspect(connection).has_schema(SCHEMA):
-            connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
-        with _known_revision():
-            command.upgrade(_config(connection=connection), "head")
-    for name in TRIGGERS if triggers else ():
-        _alter_crm(engine, name)
+    if is_installed(engine, triggers=triggers):
+        return
+    if not is_installed(engine, triggers=False):
+        with transaction(engine) as connection:
+            connection.execute(statement(PACKAGE, "schema.sql", "lock_migration"))
+            # Otherwise a role that may no longer create one could not even find that it is there.
+            if not sa.inspect(connection).has_schema(SCHEMA):
+                connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
+            _upgrade_tables(connection)
+            _replace_functions(connection)
+    if triggers:
+        with transaction(engine) as connection:
+            missing = missing_triggers(connection)
+        for name in TRIGGERS:
+            if name in missing:
+                trigger = statement(PACKAGE, "triggers.sql", name)
+                _with_brief_locks(engine, partial(sa.Connection.execute, statement=trigger))
+
+
+def _upgrade_tables(connection: sa.Connection) -> None:
+    from alembic import command
+
+    with _known_revision():
+        command.upgrade(_config(connection=connection), "head")
+
+
+def _replace_functions(connection: sa.Connection) -> None:
+    """Puts all functions in the place of those of another version.
+
+    Internal ones are dropped first, since another version's may have other parameters or be no
+    more. Those that triggers or grants refer to stay what they are and get a new text.
+    """
+    internal = connection.execute(statement(PACKAGE, "schema.sql", "internal_functions"))
+    for function in internal.scalars().all():
+        connection.exec_driver_sql(f"DROP FUNCTION {function}")
+    for text in definitions():
+        connection.exec_driver_sql(text, execution_options={"no_parameters": True})
 
 
 def remove_schema(engine: sa.Engine) -> None:
-    """Removes the triggers and the schema; what was written to the CRM stays.
+    """Removes the schema and its triggers; what was written to the CRM stays.
+
+    It is one transaction, whichever version installed the schema: all of it goes, or nothing.
 
     Raises:
-        UnfitDatabaseError: The schema is one of a newer version.
+        UnfitDatabaseError: Something in the schema is not the pipeline's or not this role's, or
+            something outside depends on it.
         LeoraError: A table of the CRM stayed locked.
     """
-    for name in TRIGGER_REMOVALS:
-        _alter_crm(engine, name)
-    with transaction(engine) as connection:
-        _serialize(connection)
-        if schema_revision(connection) is not None:
-            with _known_revision():
-                command.downgrade(_config(connection=connection), "base")
-            connection.exec_driver_sql(removal_sql())
+    known = [
+        *re.findall(rf"^CREATE (?:TABLE|VIEW) {SCHEMA}\.(\w+)", _revisions_sql(), re.MULTILINE),
+        *UNRELEASED_TABLES,
+        VERSION_TABLE,
+    ]
+
+    def remove(connection: sa.Connection) -> None:
+        connection.execute(statement(PACKAGE, "schema.sql", "lock_migration"))
+        obstacles = connection.execute(
+            statement(PACKAGE, "schema.sql", "obstacles"), {"relations": known}
+        ).scalars()
+        if told := "; ".join(obstacles):
+            raise UnfitDatabaseError(
+                f"the schema {SCHEMA} cannot be removed, and nothing was changed: {told}; "
+                "see to that, and run this again"
+            )
+        connection.exec_driver_sql(_removal_sql())
+
+    _with_brief_locks(engine, remove)
 
 
-def _alter_crm(engine: sa.Engine, name: str) -> None:
-    """Runs a statement that takes a lock on a table of the CRM, with short waits and retries."""
+def print_schema(output: TextIO, *, down: bool = False, triggers: bool = True) -> None:
+    """Writes the SQL that installs the schema, or removes it, without running it.
+
+    It is one transaction, for those who review and run such things by hand, and, for the triggers
+    that are set, a statement each beside it.
+    """
+    if down:
+        output.write(
+            "-- With the schema go its triggers on the CRM's tables.\n"
+            f"BEGIN;\nSET LOCAL lock_timeout = '{LOCK_TIMEOUT_MS}ms';\n{_removal_sql()};\nCOMMIT;\n"
+        )
+        return
+    from alembic import command
+
+    command.upgrade(_config(output=output), "head", sql=True)
+    for name in TRIGGERS if triggers else ():
+        output.write(f"\n{raw_statement(PACKAGE, 'triggers.sql', name)};\n")
+
+
+def revision_sql(file: str) -> str:
+    """Returns the SQL file that a revision runs."""
+    return (HERE / "versions" / file).read_text(encoding="utf-8")
+
+
+def _revisions_sql() -> str:
+    return "\n".join(revision_sql(path.name) for path in (HERE / "versions").glob("*.sql"))
+
+
+def _removal_sql() -> str:
+    # The functions go with it, and with them the triggers, which only a table's owner could drop.
+    return f"DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"
+
+
+def _with_brief_locks(engine: sa.Engine, work: Callable[[sa.Connection], object]) -> None:
+    """Does what takes locks on the CRM's tables in one transaction, with short waits and retries.
+
+    The wait is shorter than PostgreSQL's deadlock_timeout: of two that wait for each other, this
+    one gives way.
+    """
     for attempt in range(LOCK_ATTEMPTS):
         try:
             with transaction(engine) as connection:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT_MS}ms'")
-                connection.execute(statement("leora_pipeline.migrations.sql", "triggers.sql", name))
+                work(connection)
             return
         except sa.exc.OperationalError as error:
             if not isinstance(error.orig, psycopg.errors.LockNotAvailable):
                 raise
             time.sleep(min(0.1 * 2**attempt, 5))
     raise LeoraError(
-        f"{name}: the CRM's table stayed locked by somebody; run this again at a quieter time, "
-        "or `leora migrate --no-triggers`"
+        "a table of the CRM stayed locked by another session; run this again at a quieter time "
+        "(or leave out the triggers: `leora migrate --no-triggers`)"
     )
-
-
-def print_schema(output: TextIO, *, down: bool = False, triggers: bool = True) -> None:
-    """Writes the SQL that installs the schema, or removes it, without running it.
-
-    It is one transaction, for those who review and run such things by hand, and, for the triggers,
-    a statement each beside it.
-    """
-    config = _config(output=output)
-    names = TRIGGER_REMOVALS if down else TRIGGERS if triggers else ()
-    statements = [raw_statement("leora_pipeline.migrations.sql", "triggers.sql", n) for n in names]
-    if down:
-        output.writelines(f"{text};\n\n" for text in statements)
-        command.downgrade(config, "head:base", sql=True)
-    else:
-        command.upgrade(config, "head", sql=True)
-        output.writelines(f"\n{text};\n" for text in statements)
 
 
 @contextmanager
 def _known_revision() -> Iterator[None]:
     """Explains Alembic's refusal of a revision that is none of this version's."""
+    from alembic.util.exc import CommandError
+
     try:
         yield
     except CommandError as error:
@@ -121,23 +214,10 @@ def _known_revision() -> Iterator[None]:
         ) from error
 
 
-def removal_sql() -> str:
-    """Returns what ends a removal: Alembic's own table goes last, and the schema with it."""
-    return f"DROP TABLE {SCHEMA}.{VERSION_TABLE}; DROP SCHEMA {SCHEMA}"
-
-
-def script(file: str) -> str:
-    """Returns one of the SQL files that the revisions name."""
-    return (HERE / "sql" / file).read_text(encoding="utf-8")
-
-
-def _serialize(connection: sa.Connection) -> None:
-    """Lets one migration at a time run; a transaction's lock, so that a pooler may be between."""
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock(hashtext('{SCHEMA}.migrate'))")
-
-
 def _config(*, connection: sa.Connection | None = None, output: TextIO | None = None) -> Config:
     """Returns Alembic's configuration, which has no file of its own."""
+    from alembic.config import Config
+
     config = Config(output_buffer=output) if output else Config()
     config.set_main_option("script_location", str(HERE))
     config.attributes["connection"] = connection

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from leora_pipeline.migrations import SCHEMA, VERSION_TABLE, removal_sql
+from leora_pipeline.migrations import SCHEMA, VERSION_TABLE
+from leora_pipeline.migrations.functions import definitions
 
 connection = context.config.attributes["connection"]
 if connection is not None:
@@ -17,11 +18,9 @@ else:
         dialect_name="postgresql", version_table=VERSION_TABLE, version_table_schema=SCHEMA
     )
     print_ = context.get_context().impl.static_output
-    is_removal = context.get_revision_argument() is None
     print_("BEGIN;")
-    if not is_removal:
-        print_(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};")
+    print_(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};")
     context.run_migrations()
-    if is_removal:
-        print_(removal_sql() + ";")
+    for text in definitions():
+        print_(text)
     print_("COMMIT;")

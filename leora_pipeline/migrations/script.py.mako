@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from leora_pipeline.migrations import script
+from leora_pipeline.migrations import revision_sql
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
@@ -13,8 +13,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Installs this revision."""
-
-
-def downgrade() -> None:
-    """Removes this revision."""
+    """Brings the tables from the revision before to this one."""
+    op.execute(revision_sql("${up_revision}.sql"))

@@ -9,6 +9,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from leora_pipeline.core.apply import apply
+from leora_pipeline.core.database import functions_digest
 from leora_pipeline.core.digest import write_digests
 from leora_pipeline.core.errors import TenantsFailedError
 from leora_pipeline.core.plan import plan, plan_preview
@@ -47,7 +48,8 @@ def _step_asset(
         kinds={"postgres", "sql"},
         owners=["team:data"],
         group_name="account_types",
-        code_version="1",
+        # What an asset holds follows from the SQL functions: the UI shows when they changed.
+        code_version=functions_digest(),
     )
 
 

@@ -91,7 +91,7 @@ def test_a_statement_limited_to_less_than_the_triggers_wait_goes_through_with_a_
     customer: UUID,
 ) -> None:
     # As 20 ms are to 50, at a scale at which no machine is too slow for the rest of the statement.
-    build.run("ALTER FUNCTION leora_pipeline.note_inserted_orders SET lock_timeout = '5s'")
+    build.run("ALTER FUNCTION leora_pipeline.capture_orders SET lock_timeout = '5s'")
     session.execute("SET statement_timeout = '2s'")
 
     session.execute(INSERT_ORDER, [tenant, customer])

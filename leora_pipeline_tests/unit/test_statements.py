@@ -11,7 +11,11 @@ import leora_pipeline
 from leora_pipeline.core.statements import raw_statement, statement
 
 PACKAGE = Path(leora_pipeline.__file__).parent
-FILES = sorted(PACKAGE.glob("core/sql/*.sql")) + sorted(PACKAGE.glob("sample/*.sql"))
+FILES = [
+    path
+    for path in sorted(PACKAGE.rglob("*.sql"))
+    if path.parent.name not in ("versions", "functions")  # Those are run whole.
+]
 NAMES = [
     (file, name)
     for file in FILES

@@ -24,8 +24,7 @@ SELECT
   v.as_of,
   leora_pipeline.lost_customers(:tenant_id, CAST(:customer_ids AS uuid[]), v.as_of) AS lost,
   EXISTS (
-    SELECT FROM leora_pipeline.tenant_hold
-    WHERE tenant_id = :tenant_id AND released_at IS NULL
+    SELECT FROM leora_pipeline.hold_in_force WHERE tenant_id = :tenant_id
   ) AS is_held
 FROM (SELECT COALESCE(CAST(:as_of AS timestamptz), leora_pipeline.clock()) AS as_of OFFSET 0) AS v
 

@@ -35,13 +35,37 @@ SELECT current_user::text
 FROM pg_namespace
 WHERE nspname = 'leora_pipeline' AND NOT has_schema_privilege(oid, 'USAGE')
 
--- name: is_migrated
--- Whether the pipeline's schema is installed.
-SELECT to_regclass('leora_pipeline.alembic_version') IS NOT NULL
+-- name: installed_parts
+-- Which of the marks of an installed schema are there.
+SELECT
+  to_regclass('leora_pipeline.alembic_version') IS NOT NULL AS revision,
+  to_regprocedure('leora_pipeline.functions_digest()') IS NOT NULL AS functions_digest
 
 -- name: revision
--- The installed revision; at most one row.
+-- The installed revision of the tables; at most one row.
 SELECT version_num FROM leora_pipeline.alembic_version
+
+-- name: functions_digest
+-- The digest of the installed functions.
+SELECT leora_pipeline.functions_digest()
+
+-- name: missing_triggers
+-- The triggers on the CRM's tables that are not there, or switched off.
+SELECT w.name
+FROM (VALUES
+  ('order_insert', 'Order', 'leora_pipeline_insert'),
+  ('order_update', 'Order', 'leora_pipeline_update'),
+  ('order_delete', 'Order', 'leora_pipeline_delete'),
+  ('customer_insert', 'Customer', 'leora_pipeline_insert'),
+  ('customer_update', 'Customer', 'leora_pipeline_update')
+) AS w (name, table_name, trigger_name)
+WHERE NOT EXISTS (
+  SELECT FROM pg_trigger AS t
+  JOIN pg_class AS c ON c.oid = t.tgrelid
+  WHERE c.relname = w.table_name AND pg_table_is_visible(c.oid)
+    AND t.tgname = w.trigger_name AND t.tgenabled <> 'D'
+)
+ORDER BY 1
 
 -- name: plan_for_whole_tables
 -- A read of everything hashes a row a customer; what the defaults give it spills to disk, and

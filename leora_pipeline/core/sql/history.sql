@@ -70,8 +70,7 @@ CROSS JOIN LATERAL (
 ) AS p
 LEFT JOIN leora_pipeline.set_aside_customer AS x
   ON x.tenant_id = d.tenant_id AND x.customer_id = d.customer_id
-LEFT JOIN leora_pipeline.tenant_hold AS h
-  ON h.tenant_id = d.tenant_id AND h.released_at IS NULL
+LEFT JOIN leora_pipeline.hold_in_force AS h ON h.tenant_id = d.tenant_id
 LEFT JOIN leora_pipeline.customer_state AS s
   ON s.tenant_id = d.tenant_id AND s.customer_id = d.customer_id
 CROSS JOIN LATERAL (

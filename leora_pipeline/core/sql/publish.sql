@@ -2,8 +2,7 @@
 -- The customers of each tenant by type, in one read, beside what a run moved and whether the tenant
 -- is held. Customers without a type yet are in no column.
 SELECT n.*, m.to_active, m.to_target, m.to_prospect, EXISTS (
-  SELECT FROM leora_pipeline.tenant_hold AS h
-  WHERE h.tenant_id = n.tenant_id AND h.released_at IS NULL
+  SELECT FROM leora_pipeline.hold_in_force AS h WHERE h.tenant_id = n.tenant_id
 ) AS held
 FROM (
   SELECT
@@ -32,26 +31,12 @@ ORDER BY n.place
 -- name: publish_distribution
 -- One row a tenant and day; of two runs in a day the later instant stands.
 INSERT INTO leora_pipeline.account_type_distribution
-  (tenant_id, day, as_of, active, target, prospect, pinned, total,
-   active_pct, target_pct, prospect_pct)
-SELECT
-  :tenant_id, :day, :as_of, n.active, n.target, n.prospect, :pinned, n.total,
-  round(100.0 * n.active / NULLIF(n.total, 0), 2),
-  round(100.0 * n.target / NULLIF(n.total, 0), 2),
-  round(100.0 * n.prospect / NULLIF(n.total, 0), 2)
-FROM (
-  SELECT a.*, a.active + a.target + a.prospect AS total
-  FROM (VALUES (CAST(:active AS integer), CAST(:target AS integer), CAST(:prospect AS integer)))
-    AS a (active, target, prospect)
-) AS n
+  (tenant_id, day, as_of, active, target, prospect, pinned)
+VALUES (:tenant_id, :day, :as_of, :active, :target, :prospect, :pinned)
 ON CONFLICT (tenant_id, day) DO UPDATE SET
   as_of = EXCLUDED.as_of,
   active = EXCLUDED.active,
   target = EXCLUDED.target,
   prospect = EXCLUDED.prospect,
-  pinned = EXCLUDED.pinned,
-  total = EXCLUDED.total,
-  active_pct = EXCLUDED.active_pct,
-  target_pct = EXCLUDED.target_pct,
-  prospect_pct = EXCLUDED.prospect_pct
+  pinned = EXCLUDED.pinned
 WHERE EXCLUDED.as_of >= account_type_distribution.as_of

@@ -25,9 +25,7 @@ SELECT
   count(*) FILTER (WHERE c.from_type IS DISTINCT FROM c.to_type AND c.to_type = 'PROSPECT')
     AS to_prospect,
   count(*) FILTER (WHERE c.from_type = c.to_type) AS date_only,
-  EXISTS (
-    SELECT FROM leora_pipeline.tenant_hold AS h WHERE h.tenant_id = t.id AND h.released_at IS NULL
-  ) AS held
+  EXISTS (SELECT FROM leora_pipeline.hold_in_force AS h WHERE h.tenant_id = t.id) AS held
 FROM "Tenant" AS t
 LEFT JOIN leora_pipeline.account_type_change AS c ON c.tenant_id = t.id
 GROUP BY t.id, t.slug

@@ -47,6 +47,7 @@ CREATE TABLE leora_pipeline.customer_state (
   to_tell boolean NOT NULL,
   told_type text,
   told_order_at timestamptz(3),
+  is_shifted boolean NOT NULL DEFAULT false,
   as_of timestamptz(3) NOT NULL,
   PRIMARY KEY (tenant_id, customer_id)
 );
@@ -55,6 +56,10 @@ CREATE INDEX customer_state_to_tell ON leora_pipeline.customer_state (tenant_id,
 -- The few whose date went back, which is all that the gate has to look at.
 CREATE INDEX customer_state_set_back ON leora_pipeline.customer_state (tenant_id)
   WHERE to_tell AND told_order_at > COALESCE(last_order_at, '-infinity');
+CREATE INDEX customer_state_by_date
+  ON leora_pipeline.customer_state (tenant_id, account_type, last_order_at);
+CREATE INDEX customer_state_next_order ON leora_pipeline.customer_state (tenant_id, next_order_at)
+  WHERE next_order_at IS NOT NULL;
 COMMENT ON TABLE leora_pipeline.customer_state IS 'What the orders say of each customer';
 COMMENT ON COLUMN leora_pipeline.customer_state.last_order_at IS
   'Date of the last order that counts, or the imported one of a customer without any';
@@ -70,6 +75,8 @@ COMMENT ON COLUMN leora_pipeline.customer_state.told_type IS
   'The type that the CRM had when it last agreed; another one there now was set by hand';
 COMMENT ON COLUMN leora_pipeline.customer_state.told_order_at IS
   'The last order date that the CRM''s type rests on; one that went back since marks a lost order';
+COMMENT ON COLUMN leora_pipeline.customer_state.is_shifted IS
+  'Whether the type is what a change of the tenant''s policy made of it, and still to be told';
 COMMENT ON COLUMN leora_pipeline.customer_state.as_of IS 'The instant for which this was derived';
 
 CREATE TABLE leora_pipeline.account_type_change (
@@ -96,6 +103,7 @@ CREATE TABLE leora_pipeline.account_type_transition (
   cause text NOT NULL,
   run_id text NOT NULL,
   recorded_at timestamptz(3) NOT NULL,
+  digested_at timestamptz(3),
   CHECK (from_type IS DISTINCT FROM to_type),
   PRIMARY KEY (tenant_id, customer_id, transition_id)
 );
@@ -104,13 +112,18 @@ CREATE INDEX account_type_transition_run
 CREATE INDEX account_type_transition_lost
   ON leora_pipeline.account_type_transition (tenant_id, recorded_at)
   WHERE cause = 'order removed';
+CREATE INDEX account_type_transition_undigested
+  ON leora_pipeline.account_type_transition (tenant_id)
+  WHERE to_type = 'TARGET' AND digested_at IS NULL;
 COMMENT ON TABLE leora_pipeline.account_type_transition IS
   'Every change of a type that the pipeline wrote to the CRM';
+COMMENT ON COLUMN leora_pipeline.account_type_transition.digested_at IS
+  'When a win-back digest took it; of transitions to TARGET alone';
 
 CREATE TABLE leora_pipeline.tenant_run (
   tenant_id uuid NOT NULL,
   run_id text NOT NULL,
-  mode text NOT NULL CHECK (mode IN ('full', 'partial')),
+  mode text NOT NULL CHECK (mode IN ('full', 'incremental', 'partial')),
   started_at timestamptz(3) NOT NULL,
   finished_at timestamptz(3),
   status text NOT NULL CHECK (status IN ('running', 'succeeded', 'failed')),
@@ -137,6 +150,11 @@ CREATE UNIQUE INDEX tenant_hold_active ON leora_pipeline.tenant_hold (tenant_id)
   WHERE released_at IS NULL;
 COMMENT ON TABLE leora_pipeline.tenant_hold IS
   'Tenants whose downward moves are stopped; in force while released_at is null';
+CREATE VIEW leora_pipeline.hold_in_force AS
+  SELECT tenant_id, held_at, run_id, lost_customers, classified_customers
+  FROM leora_pipeline.tenant_hold
+  WHERE released_at IS NULL;
+COMMENT ON VIEW leora_pipeline.hold_in_force IS 'The holds in force, at most one a tenant';
 
 CREATE TABLE leora_pipeline.health_verdict (
   tenant_id uuid NOT NULL,
@@ -157,16 +175,147 @@ CREATE TABLE leora_pipeline.account_type_distribution (
   target integer NOT NULL CHECK (target >= 0),
   prospect integer NOT NULL CHECK (prospect >= 0),
   pinned integer NOT NULL CHECK (pinned >= 0),
-  total integer NOT NULL,
-  active_pct numeric(5, 2),
-  target_pct numeric(5, 2),
-  prospect_pct numeric(5, 2),
-  CHECK (total = active + target + prospect),
-  CHECK ((total = 0) = (active_pct IS NULL)),
-  CHECK ((total = 0) = (target_pct IS NULL)),
-  CHECK ((total = 0) = (prospect_pct IS NULL)),
-  CHECK (abs(active_pct + target_pct + prospect_pct - 100) <= 0.02),
+  total integer NOT NULL GENERATED ALWAYS AS (active + target + prospect) STORED,
+  -- Of a tenant without customers they are null. (A generated column may not name another.)
+  active_pct numeric(5, 2)
+    GENERATED ALWAYS AS (100.0 * active / NULLIF(active + target + prospect, 0)) STORED,
+  target_pct numeric(5, 2)
+    GENERATED ALWAYS AS (100.0 * target / NULLIF(active + target + prospect, 0)) STORED,
+  prospect_pct numeric(5, 2)
+    GENERATED ALWAYS AS (100.0 * prospect / NULLIF(active + target + prospect, 0)) STORED,
   PRIMARY KEY (tenant_id, day)
 );
 COMMENT ON TABLE leora_pipeline.account_type_distribution IS
   'Customers by type, a row a tenant and day; pinned ones stand apart and are no part of the rest';
+
+-- Change capture: an append-only table of customers to look at, filled by the triggers. Several rows
+-- a customer, no unique key, no foreign key: whoever writes to the CRM adds rows and meets nobody.
+
+CREATE TABLE leora_pipeline.pending_customer (
+  tenant_id uuid NOT NULL,
+  pending_id bigint GENERATED ALWAYS AS IDENTITY,
+  customer_id uuid NOT NULL,
+  noted_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (tenant_id, pending_id)
+) WITH (
+  -- A queue lives on being vacuumed: rows die as fast as they come.
+  autovacuum_vacuum_scale_factor = 0,
+  autovacuum_vacuum_threshold = 1000,
+  autovacuum_vacuum_insert_scale_factor = 0,
+  autovacuum_vacuum_insert_threshold = 10000,
+  autovacuum_analyze_scale_factor = 0,
+  autovacuum_analyze_threshold = 1000
+);
+COMMENT ON TABLE leora_pipeline.pending_customer IS
+  'Customers whom a change of the CRM concerns, until a refresh has looked at them';
+
+CREATE TABLE leora_pipeline.set_aside_customer (
+  tenant_id uuid NOT NULL,
+  customer_id uuid NOT NULL,
+  error text NOT NULL,
+  failures integer NOT NULL CHECK (failures > 0),
+  set_aside_at timestamptz(3) NOT NULL,
+  retry_at timestamptz(3) NOT NULL,
+  PRIMARY KEY (tenant_id, customer_id)
+);
+COMMENT ON TABLE leora_pipeline.set_aside_customer IS
+  'Customers whom the CRM''s database refused to have written, kept from the others until retry_at';
+
+CREATE TABLE leora_pipeline.policy_change (
+  tenant_id uuid NOT NULL,
+  changed_at timestamptz(3) NOT NULL,
+  changed_by text NOT NULL,
+  before jsonb NOT NULL,
+  after jsonb NOT NULL,
+  PRIMARY KEY (tenant_id, changed_at)
+);
+COMMENT ON TABLE leora_pipeline.policy_change IS
+  'Who changed a tenant''s policy when: those of its values that changed, before and after';
+
+-- Append-only like pending_customer: whoever changes a policy meets no run. One change of a tenant's
+-- policy commits after the other, so that shift_id tells which of them a run has seen.
+CREATE TABLE leora_pipeline.policy_shift (
+  tenant_id uuid NOT NULL,
+  shift_id bigint GENERATED ALWAYS AS IDENTITY,
+  customer_id uuid NOT NULL,
+  type_before text NOT NULL,
+  type_after text NOT NULL,
+  date_before timestamptz(3),
+  date_after timestamptz(3),
+  PRIMARY KEY (tenant_id, shift_id)
+);
+CREATE INDEX policy_shift_customer ON leora_pipeline.policy_shift (tenant_id, customer_id);
+COMMENT ON TABLE leora_pipeline.policy_shift IS
+  'What a change of a tenant''s policy made of a customer, type and last order date, until a refresh '
+  'has taken it over: no order is missing';
+
+-- Not a tenant's, and never joined with what is.
+CREATE TABLE leora_pipeline.listener (
+  listener_id text PRIMARY KEY,
+  started_at timestamptz(3) NOT NULL,
+  seen_at timestamptz(3) NOT NULL,
+  wants_notify boolean NOT NULL
+);
+COMMENT ON TABLE leora_pipeline.listener IS
+  'The real-time workers that run; one not seen for 30 seconds was killed';
+
+-- Alerts: what people were told is wrong (incident), the messages to be delivered (alert_message, an
+-- outbox that is written in the transaction of what it tells), and the tenants' own addresses.
+
+CREATE TABLE leora_pipeline.incident (
+  tenant_id uuid NOT NULL,
+  incident_id bigint GENERATED ALWAYS AS IDENTITY,
+  tenant_slug text NOT NULL,
+  kind text NOT NULL,
+  severity text NOT NULL CHECK (severity IN ('error', 'warn')),
+  message text NOT NULL,
+  opened_at timestamptz(3) NOT NULL,
+  resolved_at timestamptz(3),
+  PRIMARY KEY (tenant_id, incident_id)
+);
+CREATE UNIQUE INDEX incident_open ON leora_pipeline.incident (tenant_id, kind)
+  WHERE resolved_at IS NULL;
+COMMENT ON TABLE leora_pipeline.incident IS
+  'What was wrong with a tenant, from when to when; open while resolved_at is null';
+
+CREATE TABLE leora_pipeline.alert_message (
+  tenant_id uuid NOT NULL,
+  message_id bigint GENERATED ALWAYS AS IDENTITY,
+  incident_id bigint,
+  kind text NOT NULL,
+  event text NOT NULL CHECK (event IN ('opened', 'reminder', 'resolved', 'win_back')),
+  severity text NOT NULL CHECK (severity IN ('error', 'warn', 'info')),
+  title text NOT NULL,
+  body text NOT NULL,
+  created_at timestamptz(3) NOT NULL,
+  delivered_to text[] NOT NULL DEFAULT '{}',
+  delivered_at timestamptz(3),
+  sent_at timestamptz(3),
+  expired_at timestamptz(3),
+  attempts integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+  retry_at timestamptz(3) NOT NULL,
+  last_error text,
+  CHECK ((event = 'win_back') = (incident_id IS NULL)),
+  CHECK (sent_at IS NULL OR expired_at IS NULL),
+  PRIMARY KEY (tenant_id, message_id)
+);
+CREATE INDEX alert_message_unsent ON leora_pipeline.alert_message (tenant_id, retry_at)
+  WHERE sent_at IS NULL AND expired_at IS NULL;
+CREATE INDEX alert_message_incident ON leora_pipeline.alert_message (tenant_id, incident_id);
+COMMENT ON TABLE leora_pipeline.alert_message IS
+  'Messages to be delivered; waiting while sent_at and expired_at are null';
+COMMENT ON COLUMN leora_pipeline.alert_message.delivered_to IS
+  'Digests of the URLs that have got it; the URLs themselves hold secrets';
+COMMENT ON COLUMN leora_pipeline.alert_message.delivered_at IS
+  'When the latest of them got it';
+COMMENT ON COLUMN leora_pipeline.alert_message.sent_at IS 'When all of them had got it';
+COMMENT ON COLUMN leora_pipeline.alert_message.expired_at IS
+  'When it was given up, as news that is too old';
+
+CREATE TABLE leora_pipeline.tenant_alert_url (
+  tenant_id uuid NOT NULL,
+  url text NOT NULL,
+  PRIMARY KEY (tenant_id, url)
+);
+COMMENT ON TABLE leora_pipeline.tenant_alert_url IS
+  'Where a tenant''s messages go besides LEORA_ALERT_URLS; holds secrets';

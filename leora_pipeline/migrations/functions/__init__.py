@@ -1,0 +1,36 @@
+"""The SQL functions of the schema: each stands once, in its current text, in the files beside this.
+
+`leora migrate` puts them in place after the tables, whenever their digest differs from the one in
+the schema. What does not belong here: tables, which the revisions under ``versions`` make.
+"""
+
+from __future__ import annotations
+
+from leora_pipeline.core.database import FUNCTIONS_FOLDER, functions_digest
+
+FILES = (
+    "rule.sql",
+    "derive_customers.sql",
+    "causes.sql",
+    "candidates.sql",
+    "refresh_customers.sql",
+    "write_customers.sql",
+    "capture.sql",
+    "after_order_create.sql",
+)
+"""The files in the order in which they are put in place: a function after those that it calls."""
+
+
+def definitions() -> list[str]:
+    """Returns the SQL that puts all functions in place, a text for each file.
+
+    The last one makes ``functions_digest()``, by which a schema tells which functions it has.
+    """
+    texts = [(FUNCTIONS_FOLDER / file).read_text(encoding="utf-8") for file in FILES]
+    return [
+        *texts,
+        "CREATE OR REPLACE FUNCTION leora_pipeline.functions_digest() RETURNS text\n"
+        f"LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT '{functions_digest()}' $$;\n"
+        "COMMENT ON FUNCTION leora_pipeline.functions_digest IS\n"
+        "  'Which functions this schema has: the digest of their definitions';\n",
+    ]

@@ -1,0 +1,67 @@
+-- Why a type changes, and what a hold stops: functions over values, inlined like the rule.
+
+CREATE OR REPLACE FUNCTION leora_pipeline.is_lost(
+  p_from_type text, p_to_type text, p_told_order_at timestamptz,
+  p_active_since timestamptz, p_target_since timestamptz
+) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT COALESCE(
+    leora_pipeline.type_rank(p_to_type) < leora_pipeline.type_rank(p_from_type)
+    AND leora_pipeline.type_rank(p_to_type) < leora_pipeline.type_rank(
+      leora_pipeline.derive_account_type(p_told_order_at, p_active_since, p_target_since)
+    ), false)
+$$;
+COMMENT ON FUNCTION leora_pipeline.is_lost IS
+  'Whether a demotion is due to a last order date that went back: by age alone, the date that the '
+  'CRM''s type rests on would give a higher one. That holds for an as_of of the past too, for which '
+  'all younger orders are gone';
+
+CREATE OR REPLACE FUNCTION leora_pipeline.change_cause(
+  p_is_lost boolean, p_is_shifted boolean, p_from_type text, p_to_type text, p_told_type text,
+  p_told_order_at timestamptz, p_last_order_at timestamptz, p_path text
+) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE
+    WHEN p_is_lost THEN 'order removed'
+    WHEN p_from_type IS DISTINCT FROM p_told_type THEN
+      CASE WHEN p_told_type IS NULL THEN p_path ELSE 'by hand' END
+    WHEN p_is_shifted THEN 'policy'
+    -- Before the orders: at a first look a younger one may be there, and not young enough.
+    WHEN leora_pipeline.type_rank(p_to_type) < leora_pipeline.type_rank(p_from_type) THEN 'age'
+    WHEN p_last_order_at > p_told_order_at
+      OR p_last_order_at IS NOT NULL AND p_told_order_at IS NULL THEN 'order'
+    ELSE p_path
+  END
+$$;
+COMMENT ON FUNCTION leora_pipeline.change_cause IS
+  'Why a type changes; the path that found it where nothing else explains it';
+
+CREATE OR REPLACE FUNCTION leora_pipeline.type_reason(
+  p_last_order_at timestamptz, p_account_type text, p_as_of timestamptz,
+  p_unit text, p_active_within integer, p_target_within integer
+) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE WHEN p_last_order_at IS NULL THEN 'Never ordered' ELSE
+    'Ordered ' || floor(extract(epoch FROM p_as_of - p_last_order_at) / 86400)::integer
+    || ' days ago (' || CASE p_account_type
+      WHEN 'ACTIVE' THEN 'within ' || p_active_within
+      WHEN 'TARGET' THEN p_active_within || '-' || p_target_within
+      ELSE 'over ' || p_target_within
+    END || ' ' || p_unit || 's)'
+  END
+$$;
+COMMENT ON FUNCTION leora_pipeline.type_reason IS 'Says why a customer has its type, for people';
+
+CREATE OR REPLACE FUNCTION leora_pipeline.is_type_withheld(
+  p_is_held boolean, p_crm_type text, p_account_type text
+) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT p_is_held AND COALESCE(
+    leora_pipeline.type_rank(p_account_type) < leora_pipeline.type_rank(p_crm_type), false
+  )
+$$;
+COMMENT ON FUNCTION leora_pipeline.is_type_withheld IS 'Whether a hold stops a lower type';
+
+CREATE OR REPLACE FUNCTION leora_pipeline.is_date_withheld(
+  p_is_held boolean, p_crm_order_at timestamptz, p_last_order_at timestamptz
+) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT p_is_held AND p_crm_order_at IS NOT NULL
+    AND COALESCE(p_last_order_at < p_crm_order_at, true)
+$$;
+COMMENT ON FUNCTION leora_pipeline.is_date_withheld IS 'Whether a hold stops a date that goes back';

@@ -1,0 +1,176 @@
+-- Refresh: the only writer of what customer_state derives. PL/pgSQL, whose statements each see what
+-- was committed before them. What reads orders is planned anew each time, since one customer and
+-- 20,000 are not read alike.
+
+CREATE OR REPLACE FUNCTION leora_pipeline.meet_customers(
+  p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz
+) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = 'force_custom_plan' AS $$
+BEGIN
+  -- It remembers what the CRM had before the pipeline wrote anything. In the order of ids, as all
+  -- locks are taken. Who has a state is left out: to find the conflict, the insert would wait for
+  -- whoever changes it.
+  INSERT INTO leora_pipeline.customer_state
+    (tenant_id, customer_id, account_type, ever_ordered, to_tell, told_type, told_order_at, as_of)
+  SELECT
+    c."tenantId", c.id, 'PROSPECT', false, false,
+    c."accountType"::text, leora_pipeline.usable_date(c."lastOrderDate"),
+    COALESCE(p_as_of, leora_pipeline.clock())
+  FROM "Customer" AS c
+  WHERE c."tenantId" = p_tenant_id AND c.id = ANY (p_customer_ids)
+    AND NOT EXISTS (
+      SELECT FROM leora_pipeline.customer_state AS s
+      WHERE s.tenant_id = c."tenantId" AND s.customer_id = c.id
+    )
+  ORDER BY c.id
+  ON CONFLICT (tenant_id, customer_id) DO NOTHING;
+END
+$$;
+COMMENT ON FUNCTION leora_pipeline.meet_customers IS
+  'Gives customers met for the first time a state, so that there is a row to lock';
+
+CREATE OR REPLACE FUNCTION leora_pipeline.refresh_locked(
+  p_tenant_id uuid, p_customer_ids uuid[], p_locked uuid[], p_as_of timestamptz,
+  p_write_dates boolean
+) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = 'force_custom_plan' AS $$
+DECLARE
+  v_as_of timestamptz;
+  v_shift_id bigint;
+BEGIN
+  -- The pending rows that this statement sees of customers who are locked, or gone; what is derived
+  -- after it has seen all that they speak of. A row that somebody has claimed is theirs.
+  DELETE FROM leora_pipeline.pending_customer AS p
+  USING (
+    SELECT q.tenant_id, q.pending_id
+    FROM leora_pipeline.pending_customer AS q
+    WHERE q.tenant_id = p_tenant_id AND (
+      q.customer_id = ANY (p_locked)
+      OR q.customer_id = ANY (p_customer_ids) AND NOT EXISTS (
+        SELECT FROM "Customer" AS c WHERE c."tenantId" = q.tenant_id AND c.id = q.customer_id
+      )
+    )
+    FOR UPDATE OF q SKIP LOCKED
+  ) AS seen
+  WHERE p.tenant_id = seen.tenant_id AND p.pending_id = seen.pending_id;
+
+  -- Of the locked ones alone: a customer who has come to the tenant since may be somebody else's by
+  -- now. Where the CRM need not be told, its type from now on rests on this last order date.
+  -- Written as an insert that always finds its row: as an update it would join the states twice,
+  -- and while their statistics are young the planner takes them for empty and joins by nested loops.
+  -- Which shifts the policy that it derives by has made, is read in the same statement: by one read
+  -- before or after it, a policy changed in between would be taken for lost orders.
+  v_as_of := COALESCE(p_as_of, leora_pipeline.clock());
+  WITH derived AS (
+    INSERT INTO leora_pipeline.customer_state AS s
+      (tenant_id, customer_id, last_order_at, next_order_at, account_type, imported_order_at,
+       ever_ordered, to_tell, told_type, told_order_at, as_of)
+    SELECT
+      d.tenant_id, d.customer_id, d.last_order_at, d.next_order_at, d.account_type,
+      d.imported_order_at, d.ever_ordered, d.differs,
+      CASE WHEN d.differs THEN d.told_type ELSE d.crm_type END,
+      CASE WHEN d.differs THEN d.told_order_at ELSE d.last_order_at END,
+      v_as_of
+    FROM (
+      SELECT
+        e.*,
+        leora_pipeline.type_differs(e.crm_type, e.account_type)
+          OR leora_pipeline.date_differs(
+            e.crm_order_at, e.last_order_at, e.ever_ordered, p_write_dates
+          ) AS differs
+      FROM (
+        SELECT * FROM leora_pipeline.derive_customers(ARRAY[p_tenant_id], p_locked, v_as_of)
+        OFFSET 0  -- So that what is derived stands once in the plan: half of the time is planning.
+      ) AS e
+    ) AS d
+    WHERE NOT d.is_current OR d.to_tell IS DISTINCT FROM d.differs OR NOT d.differs AND
+      (d.told_type, d.told_order_at) IS DISTINCT FROM (d.crm_type, d.last_order_at)
+    ON CONFLICT (tenant_id, customer_id) DO UPDATE SET
+      last_order_at = EXCLUDED.last_order_at,
+      next_order_at = EXCLUDED.next_order_at,
+      account_type = EXCLUDED.account_type,
+      imported_order_at = EXCLUDED.imported_order_at,
+      ever_ordered = EXCLUDED.ever_ordered,
+      to_tell = EXCLUDED.to_tell,
+      told_type = EXCLUDED.told_type,
+      told_order_at = EXCLUDED.told_order_at,
+      as_of = EXCLUDED.as_of,
+      is_shifted = s.is_shifted AND EXCLUDED.to_tell AND EXCLUDED.account_type = s.account_type
+  )
+  SELECT max(f.shift_id) INTO v_shift_id
+  FROM leora_pipeline.policy_shift AS f WHERE f.tenant_id = p_tenant_id;
+
+  -- Where a policy has taken the date back behind the one that the CRM's type rests on, it rests on
+  -- that of the policy: what goes back behind this one too has been lost. Of several shifts, what
+  -- they make together.
+  IF v_shift_id IS NOT NULL THEN
+    WITH seen AS (
+      DELETE FROM leora_pipeline.policy_shift AS f
+      WHERE f.tenant_id = p_tenant_id AND f.shift_id <= v_shift_id
+        AND f.customer_id = ANY (p_locked)
+      RETURNING f.*
+    )
+    UPDATE leora_pipeline.customer_state AS s
+    SET is_shifted = s.account_type = f.type_after,
+        told_order_at = CASE
+          WHEN s.told_order_at <= f.date_before
+            AND s.told_order_at > COALESCE(f.date_after, '-infinity') THEN f.date_after
+          ELSE s.told_order_at
+        END
+    FROM (
+      SELECT
+        customer_id,
+        (array_agg(date_before ORDER BY shift_id))[1] AS date_before,
+        (array_agg(date_after ORDER BY shift_id DESC))[1] AS date_after,
+        (array_agg(type_after ORDER BY shift_id DESC))[1] AS type_after
+      FROM seen
+      GROUP BY customer_id
+    ) AS f
+    WHERE s.tenant_id = p_tenant_id AND s.customer_id = f.customer_id AND s.to_tell;
+  END IF;
+
+  -- The states of customers who are gone.
+  DELETE FROM leora_pipeline.customer_state AS s
+  WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_locked) AND NOT EXISTS (
+    SELECT FROM "Customer" AS c WHERE c."tenantId" = s.tenant_id AND c.id = s.customer_id
+  );
+
+  -- Nobody stays set aside of whom the CRM need not be told, or who is gone.
+  DELETE FROM leora_pipeline.set_aside_customer AS a
+  WHERE a.tenant_id = p_tenant_id AND (
+    a.customer_id = ANY (p_locked) AND NOT EXISTS (
+      SELECT FROM leora_pipeline.customer_state AS s
+      WHERE s.tenant_id = a.tenant_id AND s.customer_id = a.customer_id AND s.to_tell
+    )
+    OR a.customer_id = ANY (p_customer_ids) AND NOT EXISTS (
+      SELECT FROM "Customer" AS c WHERE c."tenantId" = a.tenant_id AND c.id = a.customer_id
+    )
+  );
+END
+$$;
+COMMENT ON FUNCTION leora_pipeline.refresh_locked IS
+  'Derives anew, as of an instant or (null) now, the states that the transaction has locked of the '
+  'customers asked for, and deletes what was pending for them';
+
+CREATE OR REPLACE FUNCTION leora_pipeline.refresh_customers(
+  p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz, p_write_dates boolean
+) RETURNS uuid[] LANGUAGE plpgsql SET plan_cache_mode = 'force_custom_plan' AS $$
+DECLARE
+  v_locked uuid[];
+BEGIN
+  PERFORM leora_pipeline.meet_customers(p_tenant_id, p_customer_ids, p_as_of);
+  -- Passes over those that somebody holds: another refresh, or the CRM's own transaction that called
+  -- the hook and may stay open for long.
+  SELECT COALESCE(array_agg(l.customer_id), '{}') INTO v_locked FROM (
+    SELECT s.customer_id
+    FROM leora_pipeline.customer_state AS s
+    WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_customer_ids)
+    ORDER BY s.customer_id
+    FOR NO KEY UPDATE SKIP LOCKED
+  ) AS l;
+  PERFORM leora_pipeline.refresh_locked(
+    p_tenant_id, p_customer_ids, v_locked, p_as_of, p_write_dates
+  );
+  RETURN v_locked;
+END
+$$;
+COMMENT ON FUNCTION leora_pipeline.refresh_customers IS
+  'Derives customers anew under lock, and returns those whose state was held by nobody else';

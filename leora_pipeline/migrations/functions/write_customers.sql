@@ -1,0 +1,105 @@
+-- Write-back: the only writer of the CRM's "Customer". What goes by the keys of the locked rows alone
+-- keeps its plan.
+
+CREATE OR REPLACE FUNCTION leora_pipeline.write_customers(
+  p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz, p_write_dates boolean,
+  p_held boolean, p_run_id text, p_path text
+) RETURNS TABLE (
+  customer_id uuid, is_written boolean, is_moved boolean, is_withheld boolean
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+  v_now timestamptz := leora_pipeline.clock();
+BEGIN
+  -- Tells the trigger of "Customer" that this is the pipeline's own, and no more than this: the
+  -- transaction may be the CRM's. (Not a setting of the function: those a superuser has to allow.)
+  PERFORM set_config('leora_pipeline.is_applying', 'on', true);
+  -- A held tenant's downward moves are left, to be told another time: a lower type, and a date that
+  -- goes back. The enum is computed before the UPDATE, as distributed tables ask for.
+  RETURN QUERY
+  WITH differing AS (
+    SELECT
+      c.id,
+      c."accountType" AS crm_type,
+      c."accountType"::text AS from_type,
+      c."lastOrderDate" AS crm_date,
+      s.account_type,
+      s.last_order_at,
+      s.told_type,
+      s.told_order_at,
+      s.as_of,
+      leora_pipeline.type_differs(c."accountType"::text, s.account_type) AS type_differs,
+      leora_pipeline.date_differs(
+        c."lastOrderDate" AT TIME ZONE 'UTC', s.last_order_at, s.ever_ordered, p_write_dates
+      ) AS date_differs,
+      leora_pipeline.is_type_withheld(
+        p_held, c."accountType"::text, s.account_type
+      ) AS is_held_type,
+      leora_pipeline.is_date_withheld(
+        p_held, c."lastOrderDate" AT TIME ZONE 'UTC', s.last_order_at
+      ) AS is_held_date,
+      s.is_shifted,
+      s.told_order_at > COALESCE(s.last_order_at, '-infinity') AND leora_pipeline.is_lost(
+        c."accountType"::text, s.account_type, s.told_order_at,
+        q.active_since, q.target_since
+      ) AS is_lost
+    FROM leora_pipeline.tenant_thresholds(ARRAY[p_tenant_id], COALESCE(p_as_of, v_now)) AS q
+    CROSS JOIN leora_pipeline.customer_state AS s
+    JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+    WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_customer_ids)
+  ),
+  moves AS MATERIALIZED (
+    SELECT
+      d.*,
+      d.type_differs AND NOT d.is_held_type AS writes_type,
+      d.date_differs AND NOT d.is_held_date AS writes_date,
+      d.type_differs AND d.is_held_type OR d.date_differs AND d.is_held_date AS withheld,
+      CASE WHEN d.type_differs AND NOT d.is_held_type THEN d.account_type::"AccountType"
+           ELSE d.crm_type END AS new_type,
+      CASE WHEN d.date_differs AND NOT d.is_held_date THEN d.last_order_at AT TIME ZONE 'UTC'
+           ELSE d.crm_date END AS new_date
+    FROM differing AS d
+  ),
+  written AS (
+    UPDATE "Customer" AS c
+    SET "accountType" = m.new_type, "lastOrderDate" = m.new_date,
+        "updatedAt" = v_now AT TIME ZONE 'UTC'
+    FROM moves AS m
+    WHERE c."tenantId" = p_tenant_id AND c.id = m.id AND (m.writes_type OR m.writes_date)
+  ),
+  logged AS (
+    INSERT INTO leora_pipeline.account_type_transition
+      (tenant_id, customer_id, from_type, to_type, last_order_at, as_of, cause, run_id, recorded_at)
+    SELECT
+      p_tenant_id, m.id, m.from_type, m.account_type, m.last_order_at, m.as_of,
+      leora_pipeline.change_cause(
+        m.is_lost, m.is_shifted, m.from_type, m.account_type, m.told_type, m.told_order_at,
+        m.last_order_at, p_path
+      ),
+      p_run_id, v_now
+    FROM moves AS m
+    WHERE m.writes_type
+    ORDER BY m.id
+  ),
+  told AS (
+    UPDATE leora_pipeline.customer_state AS s
+    SET to_tell = m.withheld,
+        told_type = m.new_type::text,
+        told_order_at = CASE WHEN m.withheld THEN s.told_order_at ELSE m.last_order_at END,
+        is_shifted = false
+    FROM moves AS m
+    WHERE s.tenant_id = p_tenant_id AND s.customer_id = m.id AND (m.writes_type OR NOT m.withheld)
+  ),
+  no_more_set_aside AS (
+    DELETE FROM leora_pipeline.set_aside_customer AS a
+    USING moves AS m
+    WHERE a.tenant_id = p_tenant_id AND a.customer_id = m.id
+  )
+  SELECT m.id, m.writes_type OR m.writes_date, m.writes_type, m.withheld
+  FROM moves AS m;
+  PERFORM set_config('leora_pipeline.is_applying', 'off', true);
+END
+$$;
+COMMENT ON FUNCTION leora_pipeline.write_customers IS
+  'Writes customers whom the transaction has locked, with their states, where the CRM differs from '
+  'the state; logs each change of type, and notes what the CRM is told';

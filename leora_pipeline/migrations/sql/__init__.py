@@ -1,1 +1,0 @@
-"""The SQL of the revisions, and of the triggers on the CRM's tables."""

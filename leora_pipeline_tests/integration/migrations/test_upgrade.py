@@ -1,0 +1,172 @@
+"""Upgrades: from every released revision, and over the functions of another version."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.script import ScriptDirectory
+
+from leora_pipeline import UnfitDatabaseError, migrations, update_account_types
+from leora_pipeline.core.database import create_engine, require_fit_database, transaction
+from leora_pipeline.migrations import SCHEMA, install_schema, is_installed
+from leora_pipeline_tests.crm_builder import CrmBuilder, ago
+from leora_pipeline_tests.databases import dump
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REVISIONS = [
+    revision.revision
+    for revision in ScriptDirectory(str(Path(migrations.__file__).parent)).walk_revisions()
+]
+
+
+@contextmanager
+def role(build: CrmBuilder, *grants: str) -> Iterator[sa.Engine]:
+    """Connects as a new role that has the grants, each written with ``{role}``."""
+    name = f"leora_{uuid4().hex}"
+    build.run(f"CREATE ROLE {name} LOGIN BYPASSRLS")
+    for grant in grants:
+        build.run(grant.format(role=name))
+    url = build.engine.url.set(username=name)
+    engine = create_engine(url.render_as_string(hide_password=False))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+        build.run(f"DROP OWNED BY {name} CASCADE")
+        build.run(f"DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_an_upgrade_from_each_revision_gives_what_a_fresh_installation_gives(
+    crm: sa.Engine, crm_url: str, pipeline_url: str, revision: str
+) -> None:
+    with transaction(crm) as connection:
+        connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
+        command.upgrade(migrations._config(connection=connection), revision)
+        migrations._replace_functions(connection)
+        # The functions were those of that time: not these.
+        connection.exec_driver_sql(
+            "CREATE OR REPLACE FUNCTION leora_pipeline.functions_digest() RETURNS text "
+            "LANGUAGE sql AS $$ SELECT 'of then' $$"
+        )
+
+    install_schema(crm)
+
+    assert dump(crm_url) == dump(pipeline_url)
+
+
+def test_functions_of_another_version_are_refused_and_replaced(
+    engine: sa.Engine, build: CrmBuilder, pipeline_url: str
+) -> None:
+    installed = dump(pipeline_url)
+    for change in (
+        "CREATE OR REPLACE FUNCTION leora_pipeline.is_pinned(p_type text) RETURNS boolean "
+        "LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT true $$",
+        # One with other parameters, and one that is no more.
+        "CREATE FUNCTION leora_pipeline.is_pinned(p_type text, p_strict boolean) RETURNS boolean "
+        "LANGUAGE sql AS $$ SELECT true $$",
+        "CREATE FUNCTION leora_pipeline.of_old() RETURNS boolean LANGUAGE sql AS $$ SELECT true $$",
+        "CREATE OR REPLACE FUNCTION leora_pipeline.functions_digest() RETURNS text "
+        "LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 'another' $$",
+    ):
+        build.run(change)
+    with pytest.raises(UnfitDatabaseError, match="functions of the schema"):
+        require_fit_database(engine)
+
+    install_schema(engine)
+
+    require_fit_database(engine)
+    assert dump(pipeline_url) == installed
+
+
+def test_grants_on_functions_survive_their_replacement(
+    engine: sa.Engine, build: CrmBuilder, pipeline_url: str
+) -> None:
+    build.run(
+        "CREATE OR REPLACE FUNCTION leora_pipeline.functions_digest() RETURNS text "
+        "LANGUAGE sql AS $$ SELECT 'another' $$"
+    )
+    with role(build, "GRANT EXECUTE ON FUNCTION leora_pipeline.after_order_create TO {role}"):
+        granted = build.run("SELECT proacl FROM pg_proc WHERE proname = 'after_order_create'")
+
+        install_schema(engine)
+
+        assert granted[0].proacl is not None
+        assert granted == build.run(
+            "SELECT proacl FROM pg_proc WHERE proname = 'after_order_create'"
+        )
+
+
+def test_where_all_is_there_migrate_only_reads_and_waits_for_nobody(
+    engine: sa.Engine, build: CrmBuilder, pipeline_url: str
+) -> None:
+    before = dump(pipeline_url)
+    with (
+        role(build, "GRANT USAGE ON SCHEMA leora_pipeline TO {role}") as reader,
+        transaction(engine) as somebody,
+    ):
+        build.run(f"GRANT SELECT ON leora_pipeline.alembic_version TO {reader.url.username}")
+        build.run(f"ALTER ROLE {reader.url.username} SET default_transaction_read_only = on")
+        build.run(f"ALTER ROLE {reader.url.username} SET lock_timeout = '100ms'")
+        # What an order, a customer, a run and another migration hold meanwhile.
+        somebody.exec_driver_sql('LOCK TABLE "Order", "Customer" IN ROW EXCLUSIVE MODE')
+        somebody.exec_driver_sql(
+            "LOCK TABLE leora_pipeline.customer_state, leora_pipeline.pending_customer "
+            "IN ROW EXCLUSIVE MODE"
+        )
+        somebody.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('leora_pipeline.migrate'))")
+
+        assert is_installed(reader)
+        install_schema(reader)
+
+    assert dump(pipeline_url) == before
+
+
+def test_a_missing_trigger_alone_is_set_again(
+    engine: sa.Engine, build: CrmBuilder, pipeline_url: str
+) -> None:
+    before = dump(pipeline_url)
+    build.run('DROP TRIGGER leora_pipeline_update ON "Order"')
+    build.run('ALTER TABLE "Customer" DISABLE TRIGGER leora_pipeline_insert')
+    assert not is_installed(engine)
+    assert is_installed(engine, triggers=False)
+
+    install_schema(engine)
+
+    assert dump(pipeline_url) == before
+
+
+def test_a_schema_from_before_the_first_release_is_refused_with_the_way_out(
+    engine: sa.Engine, build: CrmBuilder, crm_url: str, pipeline_url: str
+) -> None:
+    customer = build.customer(build.tenant(), orders=(ago(days=1),))
+    update_account_types(engine=engine)
+    # Its revisions were numbered like those of now; it could not name its functions.
+    build.run("DROP FUNCTION leora_pipeline.functions_digest")
+    build.run("CREATE TABLE IF NOT EXISTS leora_pipeline.set_aside_customer (customer_id uuid)")
+    before = dump(pipeline_url)
+
+    for refused in (lambda: require_fit_database(engine), lambda: install_schema(engine)):
+        with pytest.raises(UnfitDatabaseError) as refusal:
+            refused()
+        text = str(refusal.value)
+        assert "\n" not in text
+        assert "`leora migrate --down`" in text
+        copy = text[text.index("CREATE TABLE") : text.rindex(")")]
+        assert dump(pipeline_url) == before
+
+    build.run(copy)
+    migrations.remove_schema(engine)
+    assert len(build.run("SELECT FROM public.leora_transitions")) == 1
+    build.run("DROP TABLE public.leora_transitions")
+    assert dump(pipeline_url) == dump(crm_url)
+    install_schema(engine)
+    assert build.type_of(customer) == "ACTIVE"
