@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 
 from leora_pipeline import update_account_types
 from leora_pipeline.core import digest as digest_module
@@ -18,7 +17,6 @@ from leora_pipeline.core.database import transaction
 from leora_pipeline.core.digest import write_digests
 from leora_pipeline.core.errors import TenantsFailedError
 from leora_pipeline.core.tenants import find_tenants
-from leora_pipeline.migrations import SCHEMA, _config, install_schema
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 
@@ -214,27 +212,6 @@ def test_a_digest_that_cannot_be_written_takes_nothing_and_holds_up_no_other_ten
     assert len(bodies(build)) == 1
     build.run("ALTER TABLE leora_pipeline.alert_message DROP CONSTRAINT refuse")
     assert digests(engine) == {"cellar": 1}
-
-
-def test_what_became_target_before_there_were_digests_is_no_news(
-    crm: sa.Engine,
-) -> None:
-    build = CrmBuilder(crm)
-    with transaction(crm) as connection:
-        connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
-        command.upgrade(_config(connection=connection), "0002")
-    tenant = build.tenant("cellar")
-    customer = build.customer(tenant, "TARGET", orders=(ago(days=200),))
-    build.run(
-        "INSERT INTO leora_pipeline.account_type_transition (tenant_id, customer_id, from_type, "
-        "to_type, as_of, cause, run_id, recorded_at) "
-        "VALUES (:tenant, :customer, 'ACTIVE', 'TARGET', now(), 'age', 'run', now())",
-        tenant=tenant,
-        customer=customer,
-    )
-    install_schema(crm)
-    build.customer(tenant, "ACTIVE", orders=(ago(days=200),))
-    assert nightly(crm) == {"cellar": 1}
 
 
 def test_a_hundred_thousand_at_once_are_counted_and_few_of_them_named(
