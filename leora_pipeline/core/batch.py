@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from leora_pipeline.core.apply import apply_customers, lock_customers
 from leora_pipeline.core.database import SQL, now, transaction
 from leora_pipeline.core.errors import one_line
-from leora_pipeline.core.refresh import refresh_customers
+from leora_pipeline.core.refresh import meet_customers, refresh_customers
 from leora_pipeline.core.runs import Run
 from leora_pipeline.core.statements import statement
 
@@ -227,6 +227,7 @@ def _set_aside(
     logger.error("Customer %s is set aside: %s", customer_id, one_line(error))
     with transaction(engine) as connection:
         connection.execute(statement(SQL, "listen.sql", "wait_briefly"))
+        meet_customers(connection, tenant_id, [customer_id])  # Its state says that it is.
         connection.execute(
             statement(SQL, "listen.sql", "set_aside"),
             {

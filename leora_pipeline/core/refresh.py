@@ -179,7 +179,6 @@ def forget_deleted_customers(engine: sa.Engine, run: Run) -> None:
     """Deletes the state of customers that the CRM has no more, and what is pending for nobody."""
     with transaction(engine) as connection:
         connection.execute(statement(SQL, "refresh.sql", "forget_pending_of_deleted_tenants"))
-        connection.execute(statement(SQL, "refresh.sql", "forget_set_aside_of_deleted_customers"))
         connection.execute(statement(SQL, "refresh.sql", "forget_shifts_of_deleted_customers"))
         connection.execute(
             statement(SQL, "refresh.sql", "forget_deleted_customers"),

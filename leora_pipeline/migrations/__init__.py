@@ -43,7 +43,7 @@ TRIGGERS = ("order_insert", "order_update", "order_delete", "customer_insert", "
 LOCK_TIMEOUT_MS = 500
 LOCK_ATTEMPTS = 10
 
-UNRELEASED_TABLES = ("set_aside_customer",)
+UNRELEASED_TABLES = ("policy_shift", "set_aside_customer")
 """Tables that only schemas from before the first release have."""
 
 
@@ -54,10 +54,13 @@ def is_installed(engine: sa.Engine, *, triggers: bool = True) -> bool:
         UnfitDatabaseError: The schema is one from before the first release.
     """
     with transaction(engine) as connection:
-        installed = installed_schema(connection)
-        require_released(installed)
-        is_current = installed == (SCHEMA_REVISION, functions_digest())
-        return is_current and not (triggers and missing_triggers(connection))
+        return _is_current(connection) and not (triggers and missing_triggers(connection))
+
+
+def _is_current(connection: sa.Connection) -> bool:
+    installed = installed_schema(connection)
+    require_released(installed)
+    return installed == (SCHEMA_REVISION, functions_digest())
 
 
 def install_schema(engine: sa.Engine, *, triggers: bool = True) -> None:
@@ -77,9 +80,9 @@ def install_schema(engine: sa.Engine, *, triggers: bool = True) -> None:
     """
     if is_installed(engine, triggers=triggers):
         return
-    if not is_installed(engine, triggers=False):
-        with transaction(engine) as connection:
-            connection.execute(statement(PACKAGE, "schema.sql", "lock_migration"))
+    with transaction(engine) as connection:
+        connection.execute(statement(PACKAGE, "schema.sql", "lock_migration"))
+        if not _is_current(connection):  # Another process may just have done it.
             # Otherwise a role that may no longer create one could not even find that it is there.
             if not sa.inspect(connection).has_schema(SCHEMA):
                 connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")

@@ -114,16 +114,19 @@ def set_aside(build: CrmBuilder) -> dict[UUID, Any]:
     return {
         row.customer_id: row
         for row in build.run(
-            "SELECT customer_id, error, failures, set_aside_at, round(extract(epoch FROM "
-            "retry_at - set_aside_at))::integer AS first_pause, round(extract(epoch FROM "
+            "SELECT customer_id, error, failures, quarantined_at, round(extract(epoch FROM "
+            "retry_at - quarantined_at))::integer AS first_pause, round(extract(epoch FROM "
             "retry_at - clock_timestamp()))::integer AS pause "
-            "FROM leora_pipeline.set_aside_customer"
+            "FROM leora_pipeline.customer_state WHERE retry_at IS NOT NULL"
         )
     }
 
 
 def end_pauses(build: CrmBuilder) -> None:
-    build.run("UPDATE leora_pipeline.set_aside_customer SET retry_at = clock_timestamp()")
+    build.run(
+        "UPDATE leora_pipeline.customer_state SET retry_at = clock_timestamp() "
+        "WHERE retry_at IS NOT NULL"
+    )
 
 
 def pass_time(build: CrmBuilder, days: int) -> None:
@@ -730,7 +733,7 @@ def test_a_customer_set_aside_is_tried_again_after_pauses_that_grow_to_an_hour(
     refuse(build, [customer])
     drain(engine, tenant)
     assert build.pending() == set(), "nobody else is to try it meanwhile"
-    since = set_aside(build)[customer].set_aside_at
+    since = set_aside(build)[customer].quarantined_at
     pauses = [set_aside(build)[customer].pause]
     for _ in range(11):
         assert take_overdue(engine, DO_LISTEN, tenant).customers == 0, "not in the pause"
@@ -741,7 +744,7 @@ def test_a_customer_set_aside_is_tried_again_after_pauses_that_grow_to_an_hour(
     expected = [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]
     assert all(abs(one - other) <= 2 for one, other in zip(pauses, expected, strict=True)), pauses
     assert set_aside(build)[customer].failures == 12
-    assert set_aside(build)[customer].set_aside_at == since
+    assert set_aside(build)[customer].quarantined_at == since
 
 
 def test_a_customer_set_aside_is_done_once_the_crm_takes_it(

@@ -387,7 +387,8 @@ def test_the_planner_looks_into_functions_over_values(engine: sa.Engine, build: 
         "leora_pipeline.type_rank(s.account_type)",
         "leora_pipeline.type_differs(s.told_type, s.account_type)",
         "leora_pipeline.date_differs(s.told_order_at, s.last_order_at, s.ever_ordered, true)",
-        "leora_pipeline.is_lost(s.told_type, s.account_type, s.told_order_at, s.as_of, s.as_of)",
+        "leora_pipeline.is_lost(s.told_type, s.account_type, s.told_order_at, s.last_order_at, "
+        "s.as_of, s.as_of)",
     )
 
     for column in columns:

@@ -77,8 +77,8 @@ def test_customers_set_aside_are_a_problem_until_they_could_be_written(
 ) -> None:
     (customer,) = (row.id for row in healthy.run('SELECT id FROM "Customer"'))
     healthy.run(
-        "INSERT INTO leora_pipeline.set_aside_customer "
-        "SELECT \"tenantId\", id, 'no, never', 1, now(), now() + interval '1 h' FROM \"Customer\""
+        "UPDATE leora_pipeline.customer_state SET error = 'no, never', failures = 1, "
+        "quarantined_at = now(), retry_at = now() + interval '1 h'"
     )
 
     (line,) = read_status(engine).problems
@@ -86,7 +86,10 @@ def test_customers_set_aside_are_a_problem_until_they_could_be_written(
     assert "1 customers are set aside, since the CRM's database refuses" in str(line)
     assert f"of customer {customer} it says: no, never" in str(line)
 
-    healthy.run("DELETE FROM leora_pipeline.set_aside_customer")
+    healthy.run(
+        "UPDATE leora_pipeline.customer_state "
+        "SET error = NULL, failures = 0, quarantined_at = NULL, retry_at = NULL"
+    )
     assert read_status(engine).problems == []
 
 

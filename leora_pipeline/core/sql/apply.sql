@@ -8,11 +8,7 @@ JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
 WHERE s.tenant_id = :tenant_id AND s.to_tell
   AND (CAST(:after AS uuid) IS NULL OR s.customer_id > CAST(:after AS uuid))
   AND (CAST(:only AS uuid[]) IS NULL OR s.customer_id = ANY (CAST(:only AS uuid[])))
-  AND NOT EXISTS (
-    SELECT FROM leora_pipeline.set_aside_customer AS a
-    WHERE a.tenant_id = s.tenant_id AND a.customer_id = s.customer_id
-      AND a.retry_at > clock_timestamp()
-  )
+  AND (s.retry_at IS NULL OR s.retry_at <= clock_timestamp())
 ORDER BY s.customer_id
 LIMIT :batch
 FOR NO KEY UPDATE OF c, s SKIP LOCKED

@@ -11,9 +11,7 @@ SELECT EXISTS (
 )
 
 -- name: count_waiting
--- The customers of a tenant whose demotion by a lost order waits to be told. That the date went back
--- is said on its own, since is_lost only compares types: after a change of policy alone they differ
--- too. It also lets an index find the few.
+-- The customers of a tenant whose demotion by a lost order waits to be told; an index finds the few.
 SELECT count(*)
 FROM leora_pipeline.tenant_thresholds(
   ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
@@ -21,9 +19,9 @@ FROM leora_pipeline.tenant_thresholds(
 CROSS JOIN leora_pipeline.customer_state AS s
 JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
 WHERE s.tenant_id = :tenant_id
-  AND s.to_tell AND s.told_order_at > COALESCE(s.last_order_at, '-infinity')
+  AND s.to_tell
   AND leora_pipeline.is_lost(
-    c."accountType"::text, s.account_type, s.told_order_at,
+    c."accountType"::text, s.account_type, s.told_order_at, s.last_order_at,
     q.active_since, q.target_since
   )
 

@@ -34,7 +34,7 @@ SELECT
   w.date_differs,
   CASE WHEN w.type_differs THEN leora_pipeline.change_cause(
     NOT f.is_waiting AND leora_pipeline.is_lost(
-      d.crm_type, d.account_type, d.told_order_at, d.active_since, d.target_since
+      d.crm_type, d.account_type, d.told_order_at, d.last_order_at, d.active_since, d.target_since
     ),
     f.is_waiting OR COALESCE(s.is_shifted AND d.is_current, false),
     d.crm_type, d.account_type, d.told_type, d.told_order_at, d.last_order_at, NULL
@@ -44,8 +44,8 @@ SELECT
     OR w.date_differs AND leora_pipeline.is_date_withheld(true, d.crm_order_at, d.last_order_at)
     THEN h.held_at END AS held_since,
   p.noted_at AS pending_since,
-  x.error AS set_aside_error,
-  x.retry_at,
+  s.error AS set_aside_error,
+  s.retry_at,
   p.noted_at IS NOT NULL OR d.to_tell AND d.is_current OR EXISTS (
     SELECT FROM leora_pipeline.overdue_customers(
       ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
@@ -68,8 +68,6 @@ CROSS JOIN LATERAL (
   FROM leora_pipeline.pending_customer AS n
   WHERE n.tenant_id = d.tenant_id AND n.customer_id = d.customer_id
 ) AS p
-LEFT JOIN leora_pipeline.set_aside_customer AS x
-  ON x.tenant_id = d.tenant_id AND x.customer_id = d.customer_id
 LEFT JOIN leora_pipeline.hold_in_force AS h ON h.tenant_id = d.tenant_id
 LEFT JOIN leora_pipeline.customer_state AS s
   ON s.tenant_id = d.tenant_id AND s.customer_id = d.customer_id

@@ -27,9 +27,9 @@ SELECT
   p.pending_id,
   p.customer_id,
   EXISTS (
-    SELECT FROM leora_pipeline.set_aside_customer AS a
-    WHERE a.tenant_id = p.tenant_id AND a.customer_id = p.customer_id
-      AND a.retry_at > clock_timestamp()
+    SELECT FROM leora_pipeline.customer_state AS s
+    WHERE s.tenant_id = p.tenant_id AND s.customer_id = p.customer_id
+      AND s.retry_at > clock_timestamp()
   ) AS is_set_aside,
   (
     SELECT count(*) = :batch FROM (
@@ -94,16 +94,12 @@ WITH noted AS (
   ) AS seen
   WHERE p.tenant_id = seen.tenant_id AND p.pending_id = seen.pending_id
 )
-INSERT INTO leora_pipeline.set_aside_customer AS a
-  (tenant_id, customer_id, error, failures, set_aside_at, retry_at)
-VALUES (
-  :tenant_id, :customer_id, :error, 1, clock_timestamp(),
-  clock_timestamp() + make_interval(secs => :first_pause)
-)
-ON CONFLICT (tenant_id, customer_id) DO UPDATE SET
-  error = EXCLUDED.error,
-  failures = a.failures + 1,
-  retry_at = EXCLUDED.set_aside_at + LEAST(
-    make_interval(secs => :first_pause) * power(2, LEAST(a.failures, 20)),
-    make_interval(secs => :longest_pause)
-  )
+UPDATE leora_pipeline.customer_state AS s
+SET error = :error,
+    failures = s.failures + 1,
+    quarantined_at = COALESCE(s.quarantined_at, statement_timestamp()),
+    retry_at = statement_timestamp() + LEAST(
+      make_interval(secs => :first_pause) * power(2, LEAST(s.failures, 20)),
+      make_interval(secs => :longest_pause)
+    )
+WHERE s.tenant_id = :tenant_id AND s.customer_id = :customer_id

@@ -8,7 +8,7 @@ SELECT
   leora_pipeline.is_pinned(d.crm_type) AS is_pinned,
   count(*) AS customers,
   count(*) FILTER (WHERE leora_pipeline.is_lost(
-    d.crm_type, d.account_type, d.told_order_at,
+    d.crm_type, d.account_type, d.told_order_at, d.last_order_at,
     d.active_since, d.target_since
   ) AND NOT EXISTS (
     SELECT FROM leora_pipeline.policy_shift AS f

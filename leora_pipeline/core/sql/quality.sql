@@ -38,7 +38,7 @@ WITH start AS MATERIALIZED (
   SELECT t.id AS tenant_id, gen_random_uuid() AS customer_id FROM "Tenant" AS t
 ),
 sample AS MATERIALIZED (
-  SELECT s.tenant_id, s.customer_id, s.last_order_at, s.next_order_at
+  SELECT s.tenant_id, s.customer_id, s.last_order_at, s.next_order_at, s.retry_at
   FROM start
   CROSS JOIN LATERAL (
     SELECT * FROM leora_pipeline.customer_state AS s
@@ -60,10 +60,7 @@ SELECT
         SELECT FROM leora_pipeline.pending_customer AS p
         WHERE p.tenant_id = s.tenant_id AND p.customer_id = s.customer_id
       )
-      AND NOT EXISTS (
-        SELECT FROM leora_pipeline.set_aside_customer AS a
-        WHERE a.tenant_id = s.tenant_id AND a.customer_id = s.customer_id
-      )
+      AND s.retry_at IS NULL
   ) AS wrong
 FROM "Tenant" AS t
 CROSS JOIN clock
@@ -127,10 +124,7 @@ FROM (
       SELECT FROM leora_pipeline.pending_customer AS p
       WHERE p.tenant_id = d.tenant_id AND p.customer_id = d.customer_id
     )
-    AND NOT EXISTS (
-      SELECT FROM leora_pipeline.set_aside_customer AS a
-      WHERE a.tenant_id = d.tenant_id AND a.customer_id = d.customer_id
-    )
+    AND s.retry_at IS NULL
 ) AS w
 WHERE w.place <= :look
 

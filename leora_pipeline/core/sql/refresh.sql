@@ -103,19 +103,6 @@ USING (
 ) AS gone
 WHERE p.tenant_id = gone.tenant_id AND p.pending_id = gone.pending_id
 
--- name: forget_set_aside_of_deleted_customers
--- Deletes what was set aside of customers, or tenants, that are gone.
-DELETE FROM leora_pipeline.set_aside_customer AS a
-USING (
-  SELECT g.tenant_id, g.customer_id
-  FROM leora_pipeline.set_aside_customer AS g
-  WHERE NOT EXISTS (
-    SELECT FROM "Customer" AS c WHERE c."tenantId" = g.tenant_id AND c.id = g.customer_id
-  )
-  FOR UPDATE OF g SKIP LOCKED
-) AS gone
-WHERE a.tenant_id = gone.tenant_id AND a.customer_id = gone.customer_id
-
 -- name: forget_shifts_of_deleted_customers
 -- Deletes what a change of policy made of customers, or tenants, that are gone.
 DELETE FROM leora_pipeline.policy_shift AS f

@@ -75,11 +75,12 @@ SELECT DISTINCT ON (t.slug)
   a.tenant_id,
   t.slug AS tenant_slug,
   count(*) OVER of_tenant AS customers,
-  min(a.set_aside_at) OVER of_tenant AS since,
+  min(a.quarantined_at) OVER of_tenant AS since,
   a.customer_id,
   a.error
-FROM leora_pipeline.set_aside_customer AS a
+FROM leora_pipeline.customer_state AS a
 JOIN "Tenant" AS t ON t.id = a.tenant_id
+WHERE a.retry_at IS NOT NULL
 WINDOW of_tenant AS (PARTITION BY a.tenant_id)
 ORDER BY t.slug, a.retry_at DESC, a.customer_id
 

@@ -34,12 +34,12 @@ RETURNS TABLE (tenant_id uuid, customer_id uuid) LANGUAGE sql STABLE PARALLEL SA
   SELECT d.tenant_id, d.customer_id
   FROM leora_pipeline.due_customers(p_tenant_ids, p_as_of) AS d
   WHERE NOT EXISTS (
-    SELECT FROM leora_pipeline.set_aside_customer AS a
-    WHERE a.tenant_id = d.tenant_id AND a.customer_id = d.customer_id
+    SELECT FROM leora_pipeline.customer_state AS a
+    WHERE a.tenant_id = d.tenant_id AND a.customer_id = d.customer_id AND a.retry_at IS NOT NULL
   )
   UNION ALL
   SELECT a.tenant_id, a.customer_id
-  FROM leora_pipeline.set_aside_customer AS a
+  FROM leora_pipeline.customer_state AS a
   WHERE a.tenant_id = ANY (p_tenant_ids) AND a.retry_at <= p_as_of
 $$;
 COMMENT ON FUNCTION leora_pipeline.overdue_customers IS
@@ -51,15 +51,12 @@ RETURNS TABLE (tenant_id uuid, customer_id uuid) LANGUAGE sql STABLE PARALLEL SA
   SELECT s.tenant_id, s.customer_id
   FROM leora_pipeline.customer_state AS s
   JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
-  WHERE s.tenant_id = ANY (p_tenant_ids) AND s.to_tell AND (
+  WHERE s.tenant_id = ANY (p_tenant_ids) AND s.to_tell AND s.retry_at IS NULL AND (
     c."accountType" IS NULL
     OR leora_pipeline.type_rank(s.account_type) > leora_pipeline.type_rank(c."accountType"::text)
     OR NOT EXISTS (
       SELECT FROM leora_pipeline.hold_in_force AS h WHERE h.tenant_id = s.tenant_id
     )
-  ) AND NOT EXISTS (
-    SELECT FROM leora_pipeline.set_aside_customer AS a
-    WHERE a.tenant_id = s.tenant_id AND a.customer_id = s.customer_id
   )
 $$;
 COMMENT ON FUNCTION leora_pipeline.untold_customers IS
@@ -75,9 +72,8 @@ BEGIN
     CROSS JOIN leora_pipeline.customer_state AS s
     JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
     WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_customer_ids)
-      AND s.told_order_at > COALESCE(s.last_order_at, '-infinity')
       AND leora_pipeline.is_lost(
-        c."accountType"::text, s.account_type, s.told_order_at,
+        c."accountType"::text, s.account_type, s.told_order_at, s.last_order_at,
         q.active_since, q.target_since
       )
   );

@@ -1,17 +1,18 @@
 -- Why a type changes, and what a hold stops: functions over values, inlined like the rule.
 
 CREATE OR REPLACE FUNCTION leora_pipeline.is_lost(
-  p_from_type text, p_to_type text, p_told_order_at timestamptz,
+  p_from_type text, p_to_type text, p_told_order_at timestamptz, p_last_order_at timestamptz,
   p_active_since timestamptz, p_target_since timestamptz
 ) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT COALESCE(
-    leora_pipeline.type_rank(p_to_type) < leora_pipeline.type_rank(p_from_type)
+  -- The first comparison is as an index of customer_state has it: it finds the few.
+  SELECT p_told_order_at > COALESCE(p_last_order_at, '-infinity')
+    AND leora_pipeline.type_rank(p_to_type) < leora_pipeline.type_rank(p_from_type)
     AND leora_pipeline.type_rank(p_to_type) < leora_pipeline.type_rank(
       leora_pipeline.derive_account_type(p_told_order_at, p_active_since, p_target_since)
-    ), false)
+    )
 $$;
 COMMENT ON FUNCTION leora_pipeline.is_lost IS
-  'Whether a demotion is due to a last order date that went back: by age alone, the date that the '
+  'Whether (null: no) a demotion is due to a last order date that went back: by age alone, the date that the '
   'CRM''s type rests on would give a higher one. That holds for an as_of of the past too, for which '
   'all younger orders are gone';
 

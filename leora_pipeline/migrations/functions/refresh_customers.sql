@@ -133,17 +133,11 @@ BEGIN
     SELECT FROM "Customer" AS c WHERE c."tenantId" = s.tenant_id AND c.id = s.customer_id
   );
 
-  -- Nobody stays set aside of whom the CRM need not be told, or who is gone.
-  DELETE FROM leora_pipeline.set_aside_customer AS a
-  WHERE a.tenant_id = p_tenant_id AND (
-    a.customer_id = ANY (p_locked) AND NOT EXISTS (
-      SELECT FROM leora_pipeline.customer_state AS s
-      WHERE s.tenant_id = a.tenant_id AND s.customer_id = a.customer_id AND s.to_tell
-    )
-    OR a.customer_id = ANY (p_customer_ids) AND NOT EXISTS (
-      SELECT FROM "Customer" AS c WHERE c."tenantId" = a.tenant_id AND c.id = a.customer_id
-    )
-  );
+  -- A customer of whom the CRM need not be told does not stay in quarantine.
+  UPDATE leora_pipeline.customer_state AS s
+  SET error = NULL, failures = 0, quarantined_at = NULL, retry_at = NULL
+  WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_locked)
+    AND s.retry_at IS NOT NULL AND NOT s.to_tell;
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.refresh_locked IS

@@ -39,8 +39,8 @@ BEGIN
         p_held, c."lastOrderDate" AT TIME ZONE 'UTC', s.last_order_at
       ) AS is_held_date,
       s.is_shifted,
-      s.told_order_at > COALESCE(s.last_order_at, '-infinity') AND leora_pipeline.is_lost(
-        c."accountType"::text, s.account_type, s.told_order_at,
+      leora_pipeline.is_lost(
+        c."accountType"::text, s.account_type, s.told_order_at, s.last_order_at,
         q.active_since, q.target_since
       ) AS is_lost
     FROM leora_pipeline.tenant_thresholds(ARRAY[p_tenant_id], COALESCE(p_as_of, v_now)) AS q
@@ -54,6 +54,8 @@ BEGIN
       d.type_differs AND NOT d.is_held_type AS writes_type,
       d.date_differs AND NOT d.is_held_date AS writes_date,
       d.type_differs AND d.is_held_type OR d.date_differs AND d.is_held_date AS withheld,
+      d.type_differs AND NOT d.is_held_type
+        OR NOT (d.type_differs AND d.is_held_type OR d.date_differs AND d.is_held_date) AS is_told,
       CASE WHEN d.type_differs AND NOT d.is_held_type THEN d.account_type::"AccountType"
            ELSE d.crm_type END AS new_type,
       CASE WHEN d.date_differs AND NOT d.is_held_date THEN d.last_order_at AT TIME ZONE 'UTC'
@@ -84,16 +86,13 @@ BEGIN
   told AS (
     UPDATE leora_pipeline.customer_state AS s
     SET to_tell = m.withheld,
-        told_type = m.new_type::text,
+        told_type = CASE WHEN m.is_told THEN m.new_type::text ELSE s.told_type END,
         told_order_at = CASE WHEN m.withheld THEN s.told_order_at ELSE m.last_order_at END,
-        is_shifted = false
+        is_shifted = s.is_shifted AND NOT m.is_told,
+        error = NULL, failures = 0, quarantined_at = NULL, retry_at = NULL
     FROM moves AS m
-    WHERE s.tenant_id = p_tenant_id AND s.customer_id = m.id AND (m.writes_type OR NOT m.withheld)
-  ),
-  no_more_set_aside AS (
-    DELETE FROM leora_pipeline.set_aside_customer AS a
-    USING moves AS m
-    WHERE a.tenant_id = p_tenant_id AND a.customer_id = m.id
+    WHERE s.tenant_id = p_tenant_id AND s.customer_id = m.id
+      AND (m.is_told OR s.retry_at IS NOT NULL)
   )
   SELECT m.id, m.writes_type OR m.writes_date, m.writes_type, m.withheld
   FROM moves AS m;

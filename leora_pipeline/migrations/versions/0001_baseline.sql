@@ -49,6 +49,11 @@ CREATE TABLE leora_pipeline.customer_state (
   told_order_at timestamptz(3),
   is_shifted boolean NOT NULL DEFAULT false,
   as_of timestamptz(3) NOT NULL,
+  error text,
+  failures integer NOT NULL DEFAULT 0 CHECK (failures >= 0),
+  quarantined_at timestamptz(3),
+  retry_at timestamptz(3),
+  CHECK (num_nulls(error, quarantined_at, retry_at, NULLIF(failures, 0)) IN (0, 4)),
   PRIMARY KEY (tenant_id, customer_id)
 );
 CREATE INDEX customer_state_to_tell ON leora_pipeline.customer_state (tenant_id, customer_id)
@@ -60,6 +65,8 @@ CREATE INDEX customer_state_by_date
   ON leora_pipeline.customer_state (tenant_id, account_type, last_order_at);
 CREATE INDEX customer_state_next_order ON leora_pipeline.customer_state (tenant_id, next_order_at)
   WHERE next_order_at IS NOT NULL;
+CREATE INDEX customer_state_quarantined ON leora_pipeline.customer_state (tenant_id, retry_at)
+  WHERE retry_at IS NOT NULL;
 COMMENT ON TABLE leora_pipeline.customer_state IS 'What the orders say of each customer';
 COMMENT ON COLUMN leora_pipeline.customer_state.last_order_at IS
   'Date of the last order that counts, or the imported one of a customer without any';
@@ -78,6 +85,12 @@ COMMENT ON COLUMN leora_pipeline.customer_state.told_order_at IS
 COMMENT ON COLUMN leora_pipeline.customer_state.is_shifted IS
   'Whether the type is what a change of the tenant''s policy made of it, and still to be told';
 COMMENT ON COLUMN leora_pipeline.customer_state.as_of IS 'The instant for which this was derived';
+COMMENT ON COLUMN leora_pipeline.customer_state.error IS
+  'Why the CRM''s database refused to have the customer written; null where it did not';
+COMMENT ON COLUMN leora_pipeline.customer_state.failures IS 'How often in a row it refused';
+COMMENT ON COLUMN leora_pipeline.customer_state.quarantined_at IS 'When it refused first';
+COMMENT ON COLUMN leora_pipeline.customer_state.retry_at IS
+  'When the customer is tried again; until then it is kept apart from the others';
 
 CREATE TABLE leora_pipeline.account_type_change (
   run_id text NOT NULL,
@@ -208,18 +221,6 @@ CREATE TABLE leora_pipeline.pending_customer (
 );
 COMMENT ON TABLE leora_pipeline.pending_customer IS
   'Customers whom a change of the CRM concerns, until a refresh has looked at them';
-
-CREATE TABLE leora_pipeline.set_aside_customer (
-  tenant_id uuid NOT NULL,
-  customer_id uuid NOT NULL,
-  error text NOT NULL,
-  failures integer NOT NULL CHECK (failures > 0),
-  set_aside_at timestamptz(3) NOT NULL,
-  retry_at timestamptz(3) NOT NULL,
-  PRIMARY KEY (tenant_id, customer_id)
-);
-COMMENT ON TABLE leora_pipeline.set_aside_customer IS
-  'Customers whom the CRM''s database refused to have written, kept from the others until retry_at';
 
 CREATE TABLE leora_pipeline.policy_change (
   tenant_id uuid NOT NULL,
