@@ -18,8 +18,8 @@ import psycopg
 import sqlalchemy as sa
 from loading import TENANTS, load_crm
 
-from leora_pipeline.core.runs import plan_run
-from leora_pipeline.core.update import run_all_steps
+from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 
 ROUNDS = 5

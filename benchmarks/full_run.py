@@ -19,7 +19,8 @@ from pathlib import Path
 
 import psycopg
 
-from leora_pipeline.core.database import create_engine, transaction
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables, load, scaled_tenants

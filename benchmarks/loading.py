@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 import psycopg
 import sqlalchemy as sa
 
-from leora_pipeline.core.database import create_engine, transaction
-from leora_pipeline.core.runs import plan_run
-from leora_pipeline.core.update import run_all_steps
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.engine import create_engine
+from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.embedded import EmbeddedPostgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables, load, scaled_tenants

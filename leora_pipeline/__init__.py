@@ -15,18 +15,18 @@ from leora_pipeline.core.errors import (
     UnfitDatabaseError,
     WrongUsageError,
 )
-from leora_pipeline.core.hook import (
+from leora_pipeline.core.realtime.hook import (
     HookResult,
     OrderCreated,
     after_order_create,
     after_order_create_batch,
 )
-from leora_pipeline.core.publish import AccountTypeUpdateResult
-from leora_pipeline.core.update import (
+from leora_pipeline.core.realtime.one_customer import (
     CustomerAccountType,
-    update_account_types,
     update_customer_account_type,
 )
+from leora_pipeline.core.run.publish import AccountTypeUpdateResult
+from leora_pipeline.core.run.update import update_account_types
 
 __all__ = [
     "AccountTypeUpdateResult",

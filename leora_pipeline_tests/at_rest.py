@@ -12,7 +12,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.database import now, transaction
+from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline_tests.oracle import Memory, Policy, judge
 
 

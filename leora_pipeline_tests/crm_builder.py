@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.database import transaction
+from leora_pipeline.core.database.connection import transaction
 
 
 def ago(*, days: float = 0, **parts: float) -> datetime:

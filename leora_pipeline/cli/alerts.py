@@ -9,23 +9,17 @@ import click
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import json_option, tenant_option
 from leora_pipeline.cli.output import MARKS, print_incidents, print_json, print_table
-from leora_pipeline.core.database import transaction
-from leora_pipeline.core.delivery import (
-    Message,
-    add_tenant_url,
-    deliver_messages,
-    remove_tenant_url,
-    send,
-    shown_url,
-    tenant_urls,
-)
-from leora_pipeline.core.digest import write_digests
+from leora_pipeline.core.alerting.addresses import add_tenant_url, remove_tenant_url, tenant_urls
+from leora_pipeline.core.alerting.channels import Message, send, shown_url
+from leora_pipeline.core.alerting.delivery import deliver_messages
+from leora_pipeline.core.alerting.digest import write_digests
+from leora_pipeline.core.alerting.incidents import sync_incidents
+from leora_pipeline.core.alerting.outbox import read_unsent
+from leora_pipeline.core.crm.tenants import find_tenants
+from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.errors import WrongUsageError
-from leora_pipeline.core.incidents import sync_incidents
-from leora_pipeline.core.outbox import read_unsent
+from leora_pipeline.core.reporting.status import read_status
 from leora_pipeline.core.settings import Settings
-from leora_pipeline.core.status import read_status
-from leora_pipeline.core.tenants import find_tenants
 
 
 @click.group("alerts")

@@ -9,7 +9,8 @@ import click
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import json_option
 from leora_pipeline.cli.output import print_json, print_verdicts, working
-from leora_pipeline.core.quality.checks import CHECKS, run_check
+from leora_pipeline.core.quality.catalog import CHECKS
+from leora_pipeline.core.quality.checks import run_check
 
 
 @click.command("check")

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.database import create_engine, require_fit_database, transaction
+from leora_pipeline.core.crm.requirements import require_fit_database
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.errors import LeoraError
 from leora_pipeline.core.settings import PROJECT_ROOT, Settings
 from leora_pipeline.migrations import install_schema

@@ -9,11 +9,11 @@ import click
 
 from leora_pipeline.cli.databases import dagster_environment
 from leora_pipeline.cli.output import print_summary, print_verdicts, working
-from leora_pipeline.core.database import create_engine
+from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.errors import LeoraError
-from leora_pipeline.core.publish import read_results
-from leora_pipeline.core.quality.checks import read_verdicts
-from leora_pipeline.core.runs import plan_run
+from leora_pipeline.core.quality.catalog import read_verdicts
+from leora_pipeline.core.run.publish import read_results
+from leora_pipeline.core.run.run import plan_run
 
 
 @click.command("demo")

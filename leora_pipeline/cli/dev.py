@@ -15,9 +15,9 @@ import click
 
 from leora_pipeline.cli.databases import dagster_environment
 from leora_pipeline.cli.output import log_to_stderr
-from leora_pipeline.core.database import create_engine
+from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.errors import LeoraError, WrongUsageError
-from leora_pipeline.core.listen import Listener
+from leora_pipeline.core.realtime.listener import Listener
 from leora_pipeline.core.settings import PROJECT_ROOT, Settings
 
 

@@ -10,7 +10,7 @@ import click
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import json_option
 from leora_pipeline.cli.output import print_json, print_table
-from leora_pipeline.core.history import (
+from leora_pipeline.core.reporting.history import (
     CustomerHistory,
     CustomerOrder,
     LoggedTransition,

@@ -9,7 +9,7 @@ import click
 
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.output import log_to_stderr
-from leora_pipeline.core.listen import POLL_SECONDS, Listener
+from leora_pipeline.core.realtime.listener import POLL_SECONDS, Listener
 from leora_pipeline.core.settings import Settings
 
 

@@ -7,7 +7,7 @@ import sys
 import click
 
 from leora_pipeline.cli.databases import crm_engine
-from leora_pipeline.core.database import SCHEMA_REVISION, require_fit_database
+from leora_pipeline.core.crm.requirements import SCHEMA_REVISION, require_fit_database
 from leora_pipeline.migrations import install_schema, is_installed, print_schema, remove_schema
 
 

@@ -17,11 +17,11 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from leora_pipeline.core.publish import AccountTypeUpdateResult
-from leora_pipeline.core.quality.checks import Verdict
-from leora_pipeline.core.runs import Progress as OnProgress
-from leora_pipeline.core.runs import no_progress
-from leora_pipeline.core.status import Incident
+from leora_pipeline.core.quality.verdicts import Verdict
+from leora_pipeline.core.reporting.status import Incident
+from leora_pipeline.core.run.publish import AccountTypeUpdateResult
+from leora_pipeline.core.run.run import Progress as OnProgress
+from leora_pipeline.core.run.run import no_progress
 
 MARKS = {"passed": "✅", "failed": "❌", "warned": "⚠️ ", "not judged": "➖"}
 

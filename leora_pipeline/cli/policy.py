@@ -16,21 +16,23 @@ import sqlalchemy as sa
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import json_option, tenant_option
 from leora_pipeline.cli.output import print_json, print_table, working
-from leora_pipeline.core.database import transaction
+from leora_pipeline.core.crm.tenants import find_tenants
+from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.errors import WrongUsageError
-from leora_pipeline.core.policies import (
+from leora_pipeline.core.policies.change import (
+    PolicyChange,
+    TenantPolicy,
+    change_policy,
+    read_policies,
+)
+from leora_pipeline.core.policies.fields import (
     SETTINGS,
     STATUSES,
     THRESHOLDS,
-    PolicyChange,
-    TenantPolicy,
     Value,
-    change_policy,
     parse_name,
     parse_values,
-    read_policies,
 )
-from leora_pipeline.core.tenants import find_tenants
 
 _one_tenant_option = click.option(
     "--tenant-slug", metavar="S", required=True, help="The tenant whose policy it is."

@@ -11,9 +11,10 @@ import click
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import as_of_option, json_option, tenant_option
 from leora_pipeline.cli.output import percent, print_json, print_table, working
-from leora_pipeline.core.database import transaction
-from leora_pipeline.core.preview import TYPES, UNCLASSIFIED, Preview, TenantPreview, preview
-from leora_pipeline.core.tenants import find_tenants
+from leora_pipeline.core.account_types import TYPES, UNCLASSIFIED
+from leora_pipeline.core.crm.tenants import find_tenants
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.reporting.preview import Preview, TenantPreview, preview
 
 
 @click.command("preview")

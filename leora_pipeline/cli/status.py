@@ -9,7 +9,7 @@ import click
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import json_option
 from leora_pipeline.cli.output import MARKS, print_incidents, print_json, print_table
-from leora_pipeline.core.status import read_status
+from leora_pipeline.core.reporting.status import read_status
 
 
 @click.command("status")

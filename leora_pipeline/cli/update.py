@@ -11,12 +11,12 @@ import click
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import as_of_option, json_option, tenant_option
 from leora_pipeline.cli.output import print_json, print_summary, progress
-from leora_pipeline.core.database import now, transaction
+from leora_pipeline.core.crm.tenants import find_tenants
+from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.errors import TenantsFailedError, WrongUsageError
-from leora_pipeline.core.runs import plan_run
+from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.core.settings import Settings
-from leora_pipeline.core.tenants import find_tenants
-from leora_pipeline.core.update import run_all_steps
 
 
 @click.command("update")

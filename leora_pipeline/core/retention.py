@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.database import SQL, transaction
-from leora_pipeline.core.statements import statement
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.statements import statements
+
+SQL = statements(__name__)
 
 _HISTORY = ("transitions", "distributions", "holds", "policy_changes", "incidents")
 """What people look back at."""
@@ -35,7 +37,5 @@ def delete_older_than(engine: sa.Engine, *, history_days: int, record_days: int)
     for names, days in ((_HISTORY, history_days), (_RECORDS, record_days)):
         for name in names:
             with transaction(engine) as connection:
-                deleted[name] = connection.execute(
-                    statement(SQL, "retention.sql", name), {"days": days}
-                ).rowcount
+                deleted[name] = connection.execute(SQL[name], {"days": days}).rowcount
     return deleted

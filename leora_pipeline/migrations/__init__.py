@@ -4,7 +4,7 @@ The tables are versioned by Alembic: each revision under ``versions`` runs the S
 and a revision that has been released is never edited again. The functions stand once, under
 ``functions``, and are put in place after the tables. Of the CRM's tables only the triggers of
 ``triggers.sql`` are set. What does not belong here: asking whether the schema fits, which
-`leora_pipeline.core.database` does for every command.
+`leora_pipeline.core.database.connection` does for every command.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, TextIO
 import psycopg
 import sqlalchemy as sa
 
-from leora_pipeline.core.database import (
+from leora_pipeline.core.crm.requirements import (
     SCHEMA_REVISION,
     functions_digest,
     installed_schema,
     missing_triggers,
     require_released,
-    transaction,
 )
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import LeoraError, UnfitDatabaseError
-from leora_pipeline.core.statements import raw_statement, statement
 from leora_pipeline.migrations.functions import definitions
 
 if TYPE_CHECKING:
@@ -38,8 +38,17 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 SCHEMA = "leora_pipeline"
 VERSION_TABLE = "alembic_version"
-PACKAGE = "leora_pipeline.migrations"
-TRIGGERS = ("order_insert", "order_update", "order_delete", "customer_insert", "customer_update")
+SQL = statements("leora_pipeline.migrations.schema")
+TRIGGERS_SQL = statements("leora_pipeline.migrations.triggers")
+TRIGGERS = {
+    "Order.leora_pipeline_insert": "order_insert",
+    "Order.leora_pipeline_update": "order_update",
+    "Order.leora_pipeline_delete": "order_delete",
+    "Customer.leora_pipeline_insert": "customer_insert",
+    "Customer.leora_pipeline_update": "customer_update",
+}
+"""The triggers on the CRM's tables, each with the statement that sets it."""
+
 LOCK_TIMEOUT_MS = 500
 LOCK_ATTEMPTS = 10
 
@@ -81,7 +90,7 @@ def install_schema(engine: sa.Engine, *, triggers: bool = True) -> None:
     if is_installed(engine, triggers=triggers):
         return
     with transaction(engine) as connection:
-        connection.execute(statement(PACKAGE, "schema.sql", "lock_migration"))
+        connection.execute(SQL.lock_migration)
         if not _is_current(connection):  # Another process may just have done it.
             # Otherwise a role that may no longer create one could not even find that it is there.
             if not sa.inspect(connection).has_schema(SCHEMA):
@@ -91,10 +100,9 @@ def install_schema(engine: sa.Engine, *, triggers: bool = True) -> None:
     if triggers:
         with transaction(engine) as connection:
             missing = missing_triggers(connection)
-        for name in TRIGGERS:
-            if name in missing:
-                trigger = statement(PACKAGE, "triggers.sql", name)
-                _with_brief_locks(engine, partial(sa.Connection.execute, statement=trigger))
+        for trigger in missing:
+            setting = TRIGGERS_SQL[TRIGGERS[trigger]]
+            _with_brief_locks(engine, partial(sa.Connection.execute, statement=setting))
 
 
 def _upgrade_tables(connection: sa.Connection) -> None:
@@ -110,7 +118,7 @@ def _replace_functions(connection: sa.Connection) -> None:
     Internal ones are dropped first, since another version's may have other parameters or be no
     more. Those that triggers or grants refer to stay what they are and get a new text.
     """
-    internal = connection.execute(statement(PACKAGE, "schema.sql", "internal_functions"))
+    internal = connection.execute(SQL.internal_functions)
     for function in internal.scalars().all():
         connection.exec_driver_sql(f"DROP FUNCTION {function}")
     for text in definitions():
@@ -134,10 +142,8 @@ def remove_schema(engine: sa.Engine) -> None:
     ]
 
     def remove(connection: sa.Connection) -> None:
-        connection.execute(statement(PACKAGE, "schema.sql", "lock_migration"))
-        obstacles = connection.execute(
-            statement(PACKAGE, "schema.sql", "obstacles"), {"relations": known}
-        ).scalars()
+        connection.execute(SQL.lock_migration)
+        obstacles = connection.execute(SQL.obstacles, {"relations": known}).scalars()
         if told := "; ".join(obstacles):
             raise UnfitDatabaseError(
                 f"the schema {SCHEMA} cannot be removed, and nothing was changed: {told}; "
@@ -163,8 +169,8 @@ def print_schema(output: TextIO, *, down: bool = False, triggers: bool = True) -
     from alembic import command
 
     command.upgrade(_config(output=output), "head", sql=True)
-    for name in TRIGGERS if triggers else ():
-        output.write(f"\n{raw_statement(PACKAGE, 'triggers.sql', name)};\n")
+    for name in TRIGGERS.values() if triggers else ():
+        output.write(f"\n{TRIGGERS_SQL.text(name)};\n")
 
 
 def revision_sql(file: str) -> str:

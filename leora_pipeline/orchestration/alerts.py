@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from leora_pipeline.core.delivery import deliver_messages
-from leora_pipeline.core.incidents import sync_incidents
+from leora_pipeline.core.alerting.delivery import deliver_messages
+from leora_pipeline.core.alerting.incidents import sync_incidents
 from leora_pipeline.core.settings import Settings
 from leora_pipeline.orchestration.resources import CrmDatabase
 

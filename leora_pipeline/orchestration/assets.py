@@ -8,15 +8,16 @@ import dagster as dg
 import pandas as pd
 import sqlalchemy as sa
 
-from leora_pipeline.core.apply import apply
-from leora_pipeline.core.database import functions_digest
-from leora_pipeline.core.digest import write_digests
+from leora_pipeline.core.alerting.digest import write_digests
+from leora_pipeline.core.crm.requirements import functions_digest
 from leora_pipeline.core.errors import TenantsFailedError
-from leora_pipeline.core.plan import plan, plan_preview
-from leora_pipeline.core.publish import publish
-from leora_pipeline.core.refresh import refresh
-from leora_pipeline.core.runs import Mode, Run, finish_tenants
-from leora_pipeline.core.summary import summarize
+from leora_pipeline.core.reporting.summary import summarize
+from leora_pipeline.core.run.apply import apply
+from leora_pipeline.core.run.ledger import finish_tenants
+from leora_pipeline.core.run.plan import plan, plan_preview
+from leora_pipeline.core.run.publish import publish
+from leora_pipeline.core.run.refresh import refresh
+from leora_pipeline.core.run.run import Mode, Run
 from leora_pipeline.orchestration import catalog
 from leora_pipeline.orchestration.resources import CrmDatabase, RunScope, as_failure
 from leora_pipeline.orchestration.tables import table

@@ -3,7 +3,8 @@
 import dagster as dg
 import pandas as pd
 
-from leora_pipeline.core.quality.checks import CHECKS, Check, run_check
+from leora_pipeline.core.quality.catalog import CHECKS
+from leora_pipeline.core.quality.checks import Check, run_check
 from leora_pipeline.orchestration.resources import CrmDatabase
 from leora_pipeline.orchestration.tables import table
 

@@ -9,10 +9,11 @@ import dagster as dg
 import sqlalchemy as sa
 from pydantic import Field
 
-from leora_pipeline.core.database import create_engine, require_fit_database
+from leora_pipeline.core.crm.requirements import require_fit_database
+from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.errors import LeoraError, WrongUsageError
 from leora_pipeline.core.instants import parse_instant
-from leora_pipeline.core.runs import Mode, Run, plan_run
+from leora_pipeline.core.run.run import Mode, Run, plan_run
 from leora_pipeline.core.settings import Settings
 
 

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from leora_pipeline.core.refresh import waiting_tenants
-from leora_pipeline.core.runs import plan_run
-from leora_pipeline.core.status import STUCK_AFTER_HOURS
+from leora_pipeline.core.reporting.status import STUCK_AFTER_HOURS
+from leora_pipeline.core.run.refresh import waiting_tenants
+from leora_pipeline.core.run.run import plan_run
 from leora_pipeline.orchestration.jobs import incremental_account_types
 from leora_pipeline.orchestration.resources import CrmDatabase
 

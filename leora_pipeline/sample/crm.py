@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.statements import raw_statement, statement
+from leora_pipeline.core.database.statements import statements
 from leora_pipeline.sample.tenants import SampleTenant
 
-_PACKAGE = "leora_pipeline.sample"
+_LOAD = statements("leora_pipeline.sample.load")
+_TABLES_SQL = statements("leora_pipeline.sample.tables")
 _TABLES = ("Tenant", "Customer", "Order")
 
 
@@ -97,9 +98,9 @@ def load(
 
 def _run(connection: sa.Connection, name: str, values: Mapping[str, object] | None = None) -> None:
     """Runs a statement of the load."""
-    connection.execute(statement(_PACKAGE, "load.sql", name), values)
+    connection.execute(_LOAD[name], values)
 
 
 def _define(connection: sa.Connection, name: str) -> None:
     """Runs a group of definitions."""
-    connection.exec_driver_sql(raw_statement(_PACKAGE, "tables.sql", name))
+    connection.exec_driver_sql(_TABLES_SQL.text(name))

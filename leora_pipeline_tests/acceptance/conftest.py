@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline.cli import main
-from leora_pipeline.core.database import transaction
+from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.embedded import EmbeddedPostgres
 from leora_pipeline.sample import SampleTenant, load
 from leora_pipeline_tests.acceptance.processes import Outcome

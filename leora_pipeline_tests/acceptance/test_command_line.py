@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from leora_pipeline.cli import main
-from leora_pipeline.core.database import create_engine
+from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.sample import SampleTenant
 from leora_pipeline_tests.acceptance.conftest import WELL_CRAFTED, Crm, Leora
 from leora_pipeline_tests.acceptance.processes import BIN, Outcome, environment, run

@@ -13,9 +13,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from leora_pipeline.core.delivery import SEND_TIMEOUT_SECONDS
+from leora_pipeline.core.alerting.channels import SEND_TIMEOUT_SECONDS
+from leora_pipeline.core.reporting.status import read_status
 from leora_pipeline.core.settings import PROJECT_ROOT
-from leora_pipeline.core.status import read_status
 from leora_pipeline.definitions import build_defs, defs
 from leora_pipeline.orchestration.alerts import TICK_SECONDS
 from leora_pipeline.orchestration.resources import CrmDatabase

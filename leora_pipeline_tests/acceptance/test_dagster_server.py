@@ -18,7 +18,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from leora_pipeline.core.database import create_engine
+from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.settings import PROJECT_ROOT
 from leora_pipeline.embedded import EmbeddedPostgres
 from leora_pipeline.sample import SampleTenant

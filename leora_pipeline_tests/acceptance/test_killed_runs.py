@@ -25,9 +25,10 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import update_account_types
-from leora_pipeline.core.database import create_engine, transaction
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.engine import create_engine
+from leora_pipeline.core.reporting.status import STUCK_AFTER_HOURS
 from leora_pipeline.core.settings import PROJECT_ROOT
-from leora_pipeline.core.status import STUCK_AFTER_HOURS
 from leora_pipeline.embedded import CRM_DATABASE, DAGSTER_DATABASE, embedded_postgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables

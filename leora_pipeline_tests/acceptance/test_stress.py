@@ -22,9 +22,10 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
-from leora_pipeline.core.database import create_engine, transaction
-from leora_pipeline.core.refresh import waiting_tenants
-from leora_pipeline.core.runs import plan_run
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.engine import create_engine
+from leora_pipeline.core.run.refresh import waiting_tenants
+from leora_pipeline.core.run.run import plan_run
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables

@@ -25,7 +25,7 @@ import psycopg
 import sqlalchemy as sa
 
 from leora_pipeline import OrderCreated, after_order_create_batch
-from leora_pipeline.core.database import create_engine
+from leora_pipeline.core.database.engine import create_engine
 
 OPEN, DEFAULT = "open", "default"
 """How a tenant's slug begins: the gate is open, or has its default limits, which nobody exceeds."""

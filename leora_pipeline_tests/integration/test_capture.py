@@ -22,7 +22,7 @@ from leora_pipeline import (
     update_account_types,
     update_customer_account_type,
 )
-from leora_pipeline.core.database import transaction
+from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.migrations import install_schema
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
 

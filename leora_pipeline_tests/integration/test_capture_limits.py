@@ -13,7 +13,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from leora_pipeline.core.database import transaction
+from leora_pipeline.core.database.connection import transaction
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 INSERT_ORDER = (

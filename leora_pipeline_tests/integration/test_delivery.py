@@ -15,10 +15,11 @@ import pytest
 import sqlalchemy as sa
 from apprise.plugins.custom_json import NotifyJSON
 
-from leora_pipeline.core import delivery
-from leora_pipeline.core.delivery import Delivery, Message, deliver_messages, digest, send
-from leora_pipeline.core.incidents import sync_incidents
-from leora_pipeline.core.status import read_status
+from leora_pipeline.core.alerting import delivery
+from leora_pipeline.core.alerting.channels import Message, digest, send
+from leora_pipeline.core.alerting.delivery import Delivery, deliver_messages
+from leora_pipeline.core.alerting.incidents import sync_incidents
+from leora_pipeline.core.reporting.status import read_status
 from leora_pipeline_tests.acceptance.processes import BIN, environment
 from leora_pipeline_tests.crm_builder import CrmBuilder
 from leora_pipeline_tests.receivers import Webhook, webhook

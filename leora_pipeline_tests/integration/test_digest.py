@@ -12,11 +12,11 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import update_account_types
-from leora_pipeline.core import digest as digest_module
-from leora_pipeline.core.database import transaction
-from leora_pipeline.core.digest import write_digests
+from leora_pipeline.core.alerting import digest as digest_module
+from leora_pipeline.core.alerting.digest import write_digests
+from leora_pipeline.core.crm.tenants import find_tenants
+from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.errors import TenantsFailedError
-from leora_pipeline.core.tenants import find_tenants
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from leora_pipeline import LeoraError
-from leora_pipeline.core.database import create_engine
+from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 
 

@@ -15,13 +15,15 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import update_account_types, update_customer_account_type
-from leora_pipeline.core.apply import apply, apply_customers, lock_customers
-from leora_pipeline.core.database import transaction
-from leora_pipeline.core.plan import plan
-from leora_pipeline.core.policies import change_policy
-from leora_pipeline.core.refresh import refresh, refresh_customers
-from leora_pipeline.core.runs import plan_run
-from leora_pipeline.core.tenants import find_tenants
+from leora_pipeline.core.crm.tenants import find_tenants
+from leora_pipeline.core.customers.refresh import refresh_customers
+from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.policies.change import change_policy
+from leora_pipeline.core.run.apply import apply
+from leora_pipeline.core.run.plan import plan
+from leora_pipeline.core.run.refresh import refresh
+from leora_pipeline.core.run.run import plan_run
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
 
 DEADLINE = 20.0

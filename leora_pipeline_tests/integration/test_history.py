@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import WrongUsageError, update_account_types, update_customer_account_type
-from leora_pipeline.core.database import transaction
-from leora_pipeline.core.history import AccountTypeToday, CustomerOrder, read_history
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.reporting.history import AccountTypeToday, CustomerOrder, read_history
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 

@@ -26,13 +26,15 @@ from leora_pipeline import (
     after_order_create_batch,
     update_account_types,
 )
-from leora_pipeline.core import hook as hook_module
-from leora_pipeline.core.apply import lock_customers
-from leora_pipeline.core.batch import take_overdue, take_pending
-from leora_pipeline.core.database import create_engine, transaction
-from leora_pipeline.core.refresh import meet_customers, refresh_customers, waiting_tenants
-from leora_pipeline.core.runs import Run, plan_run
-from leora_pipeline.core.update import run_all_steps
+from leora_pipeline.core.customers.refresh import meet_customers, refresh_customers
+from leora_pipeline.core.customers.write_back import lock_customers
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.engine import create_engine
+from leora_pipeline.core.realtime import hook as hook_module
+from leora_pipeline.core.realtime.batch import take_overdue, take_pending
+from leora_pipeline.core.run.refresh import waiting_tenants
+from leora_pipeline.core.run.run import Run, plan_run
+from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.migrations import install_schema, remove_schema
 from leora_pipeline.sample import create_tables
 from leora_pipeline_tests.at_rest import wrong_customers

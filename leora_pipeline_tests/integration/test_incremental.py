@@ -18,12 +18,13 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import AccountTypeUpdateResult, update_account_types
-from leora_pipeline.core.apply import apply_customers, lock_customers
-from leora_pipeline.core.database import SQL, now, plan_for_whole_tables, transaction
-from leora_pipeline.core.refresh import customers_to_refresh, refresh_customers, waiting_tenants
-from leora_pipeline.core.runs import plan_run
-from leora_pipeline.core.statements import raw_statement
-from leora_pipeline.core.update import run_all_steps
+from leora_pipeline.core.customers.refresh import refresh_customers
+from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
+from leora_pipeline.core.database.connection import now, plan_for_whole_tables, transaction
+from leora_pipeline.core.database.statements import statements
+from leora_pipeline.core.run.refresh import customers_to_refresh, waiting_tenants
+from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.sample.crm import load
 from leora_pipeline.sample.tenants import scaled_tenants
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
@@ -730,7 +731,10 @@ def test_what_there_is_to_do_is_found_without_a_scan(large: sa.Engine, build: Cr
         parameters["as_of"] = now(connection)
         plans = [
             connection.execute(
-                sa.text("EXPLAIN " + raw_statement(SQL, "refresh.sql", "waiting_tenants")),
+                sa.text(
+                    "EXPLAIN "
+                    + statements("leora_pipeline.core.run.refresh").text("waiting_tenants")
+                ),
                 parameters,
             ).all(),
         ]
@@ -738,7 +742,7 @@ def test_what_there_is_to_do_is_found_without_a_scan(large: sa.Engine, build: Cr
         plans += [
             connection.exec_driver_sql(f"EXPLAIN {query}", parameters).all()
             for query in (
-                raw_statement(SQL, "refresh.sql", "waiting_customers"),
+                statements("leora_pipeline.core.run.refresh").text("waiting_customers"),
                 "SELECT * FROM leora_pipeline.due_customers("
                 "%(tenant_ids)s::uuid[], %(as_of)s::timestamptz)",
             )

@@ -21,12 +21,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leora_pipeline.core import batch
-from leora_pipeline.core.batch import take_overdue, take_pending
-from leora_pipeline.core.database import now, transaction
-from leora_pipeline.core.refresh import waiting_tenants
-from leora_pipeline.core.runs import Mode, Run, plan_run
-from leora_pipeline.core.update import run_all_steps
+from leora_pipeline.core.database.connection import now, transaction
+from leora_pipeline.core.realtime import batch
+from leora_pipeline.core.realtime.batch import take_overdue, take_pending
+from leora_pipeline.core.run.refresh import waiting_tenants
+from leora_pipeline.core.run.run import Mode, Run, plan_run
+from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
 from leora_pipeline_tests.integration.test_interleavings import everything
 from leora_pipeline_tests.oracle import Memory, Policy, judge

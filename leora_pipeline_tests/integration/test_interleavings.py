@@ -27,19 +27,19 @@ from leora_pipeline import (
     update_account_types,
     update_customer_account_type,
 )
-from leora_pipeline.core import apply as apply_step
-from leora_pipeline.core import refresh as refresh_step
-from leora_pipeline.core.apply import apply, apply_customers, lock_customers
-from leora_pipeline.core.database import create_engine, stream_rows, transaction
-from leora_pipeline.core.plan import plan
-from leora_pipeline.core.publish import publish
-from leora_pipeline.core.refresh import (
-    customers_to_refresh,
-    refresh,
-    refresh_customers,
-)
-from leora_pipeline.core.runs import Run, plan_run, start_tenants
-from leora_pipeline.core.update import run_all_steps
+from leora_pipeline.core.customers.refresh import refresh_customers
+from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
+from leora_pipeline.core.database.connection import stream_rows, transaction
+from leora_pipeline.core.database.engine import create_engine
+from leora_pipeline.core.run import apply as apply_step
+from leora_pipeline.core.run import refresh as refresh_step
+from leora_pipeline.core.run.apply import apply
+from leora_pipeline.core.run.ledger import start_tenants
+from leora_pipeline.core.run.plan import plan
+from leora_pipeline.core.run.publish import publish
+from leora_pipeline.core.run.refresh import customers_to_refresh, refresh
+from leora_pipeline.core.run.run import Run, plan_run
+from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
 
 DEADLINE = 20.0

@@ -28,16 +28,17 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import update_account_types
-from leora_pipeline.core import batch as batch_module
-from leora_pipeline.core import listen
-from leora_pipeline.core.batch import Batch, PendingBatch, take_overdue, take_pending
-from leora_pipeline.core.database import SQL, create_engine, transaction
-from leora_pipeline.core.listen import Listener
-from leora_pipeline.core.policies import change_policy
-from leora_pipeline.core.refresh import waiting_tenants
-from leora_pipeline.core.runs import Run, plan_run
-from leora_pipeline.core.statements import statement
-from leora_pipeline.core.tenants import find_tenants
+from leora_pipeline.core.crm.tenants import find_tenants
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.engine import create_engine
+from leora_pipeline.core.database.statements import statements
+from leora_pipeline.core.policies.change import change_policy
+from leora_pipeline.core.realtime import batch as batch_module
+from leora_pipeline.core.realtime import listener as listen
+from leora_pipeline.core.realtime.batch import Batch, PendingBatch, take_overdue, take_pending
+from leora_pipeline.core.realtime.listener import Listener
+from leora_pipeline.core.run.refresh import waiting_tenants
+from leora_pipeline.core.run.run import Run, plan_run
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables
@@ -1087,7 +1088,7 @@ def test_what_another_listener_has_claimed_belongs_to_the_backlog(
 
     with transaction(engine) as other:
         claimed = other.execute(
-            statement(SQL, "listen.sql", "claim_pending"),
+            statements("leora_pipeline.core.realtime.batch").claim_pending,
             {"tenant_id": tenant, "after": 0, "batch": small_batches},
         ).all()
         assert len(claimed) == small_batches

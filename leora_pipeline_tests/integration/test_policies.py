@@ -15,24 +15,22 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import WrongUsageError, update_account_types
-from leora_pipeline.core import policies
-from leora_pipeline.core.apply import apply, apply_customers, lock_customers
-from leora_pipeline.core.database import SQL, create_engine, now, transaction
-from leora_pipeline.core.history import read_history
-from leora_pipeline.core.plan import plan
-from leora_pipeline.core.policies import (
-    PolicyChange,
-    Value,
-    change_policy,
-    parse_values,
-    read_policies,
-)
-from leora_pipeline.core.preview import preview
-from leora_pipeline.core.publish import publish
-from leora_pipeline.core.refresh import refresh, refresh_customers
-from leora_pipeline.core.runs import plan_run
-from leora_pipeline.core.statements import raw_statement
-from leora_pipeline.core.tenants import Tenant, find_tenants
+from leora_pipeline.core.crm.tenants import Tenant, find_tenants
+from leora_pipeline.core.customers.refresh import refresh_customers
+from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
+from leora_pipeline.core.database.connection import now, transaction
+from leora_pipeline.core.database.engine import create_engine
+from leora_pipeline.core.database.statements import statements
+from leora_pipeline.core.policies import change as policies
+from leora_pipeline.core.policies.change import PolicyChange, change_policy, read_policies
+from leora_pipeline.core.policies.fields import Value, parse_values
+from leora_pipeline.core.reporting.history import read_history
+from leora_pipeline.core.reporting.preview import preview
+from leora_pipeline.core.run.apply import apply
+from leora_pipeline.core.run.plan import plan
+from leora_pipeline.core.run.publish import publish
+from leora_pipeline.core.run.refresh import refresh
+from leora_pipeline.core.run.run import plan_run
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 from leora_pipeline_tests.integration import test_incremental
 from leora_pipeline_tests.integration.test_gate import (
@@ -854,7 +852,7 @@ def test_whom_changed_thresholds_move_is_found_by_index_ranges(
         lines = list(
             connection.exec_driver_sql(
                 f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) "
-                f"{raw_statement(SQL, 'refresh.sql', 'waiting_customers')}",
+                f"{statements('leora_pipeline.core.run.refresh').for_driver('waiting_customers')}",
                 parameters,
             ).scalars()
         )

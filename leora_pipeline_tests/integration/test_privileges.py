@@ -7,11 +7,14 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from leora_pipeline import update_account_types
-from leora_pipeline.core.database import create_engine, require_fit_database, transaction
-from leora_pipeline.core.policies import change_policy
-from leora_pipeline.core.quality.checks import CHECKS, run_check
-from leora_pipeline.core.status import read_status
-from leora_pipeline.core.tenants import find_tenants
+from leora_pipeline.core.crm.requirements import require_fit_database
+from leora_pipeline.core.crm.tenants import find_tenants
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.engine import create_engine
+from leora_pipeline.core.policies.change import change_policy
+from leora_pipeline.core.quality.catalog import CHECKS
+from leora_pipeline.core.quality.checks import run_check
+from leora_pipeline.core.reporting.status import read_status
 from leora_pipeline.migrations import install_schema, remove_schema
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from leora_pipeline import AccountTypeUpdateResult, update_account_types
-from leora_pipeline.core.database import transaction
+from leora_pipeline.core.database.connection import transaction
 from leora_pipeline_tests.crm_builder import stored
 from leora_pipeline_tests.oracle import KNOWN_TYPES, Memory, Policy, Verdict, judge
 

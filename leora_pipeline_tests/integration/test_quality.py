@@ -9,8 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import update_account_types
-from leora_pipeline.core.quality.checks import CHECKS, Verdict, read_verdicts, run_check
+from leora_pipeline.core.quality.catalog import CHECKS, read_verdicts
+from leora_pipeline.core.quality.checks import run_check
 from leora_pipeline.core.quality.expectations import CheckErroredError, failing_keys
+from leora_pipeline.core.quality.verdicts import Verdict
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 CHECK = {check.name: check for check in CHECKS}

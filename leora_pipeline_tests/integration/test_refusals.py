@@ -10,7 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import LeoraError, UnfitDatabaseError, WrongUsageError, update_account_types
-from leora_pipeline.core.database import create_engine, require_fit_database, transaction
+from leora_pipeline.core.crm.requirements import require_fit_database
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 POLICY = (

@@ -6,8 +6,8 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import update_account_types
+from leora_pipeline.core.reporting.status import read_status
 from leora_pipeline.core.retention import delete_older_than
-from leora_pipeline.core.status import read_status
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 TABLES = {

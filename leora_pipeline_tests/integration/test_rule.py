@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import update_account_types, update_customer_account_type
-from leora_pipeline.core.preview import preview
-from leora_pipeline.core.runs import plan_run
+from leora_pipeline.core.reporting.preview import preview
+from leora_pipeline.core.run.run import plan_run
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
 
 MILLISECOND = timedelta(milliseconds=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -15,8 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import UnfitDatabaseError, update_account_types
-from leora_pipeline.core.database import SQL, create_engine, require_fit_database, transaction
-from leora_pipeline.core.statements import raw_statement
+from leora_pipeline.core.crm.requirements import require_fit_database
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.engine import create_engine
+from leora_pipeline.core.database.statements import statements
 from leora_pipeline.migrations import install_schema, print_schema, remove_schema
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 from leora_pipeline_tests.databases import dump, psql
@@ -342,14 +343,14 @@ def test_a_policy_of_ones_own_that_equals_the_default_reads_the_same(
 # The rule costs nothing where it is used.
 
 STATEMENTS = (
-    ("refresh.sql", "stale_customers"),
-    ("refresh.sql", "waiting_tenants"),
-    ("plan.sql", "plan_from_state"),
-    ("plan.sql", "plan_from_orders"),
-    ("listen.sql", "overdue_tenants"),
-    ("listen.sql", "overdue"),
-    ("gate.sql", "count_waiting"),
-    ("gate.sql", "weigh"),
+    ("run.refresh", "stale_customers"),
+    ("run.refresh", "waiting_tenants"),
+    ("run.plan", "plan_from_state"),
+    ("run.plan", "plan_from_orders"),
+    ("realtime.batch", "overdue_tenants"),
+    ("realtime.batch", "overdue"),
+    ("customers.gate", "count_waiting"),
+    ("customers.gate", "weigh"),
 )
 PARAMETERS = {
     "tenant_id": UUID(int=1),
@@ -368,7 +369,7 @@ PARAMETERS = {
 def test_the_planner_looks_into_the_functions_over_tables(
     build: CrmBuilder, file: str, name: str
 ) -> None:
-    text = re.sub(r"%\((\w+)\)s::([\w\[\]]+)", r"CAST(:\1 AS \2)", raw_statement(SQL, file, name))
+    text = statements(f"leora_pipeline.core.{file}").text(name)
 
     plan = "\n".join(row[0] for row in build.run(f"EXPLAIN (VERBOSE) {text}", **PARAMETERS))
 

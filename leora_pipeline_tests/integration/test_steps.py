@@ -8,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import WrongUsageError, update_account_types, update_customer_account_type
-from leora_pipeline.core.preview import Transition, preview
-from leora_pipeline.core.runs import plan_run
+from leora_pipeline.core.account_types import Transition
+from leora_pipeline.core.reporting.preview import preview
+from leora_pipeline.core.run.run import plan_run
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 

@@ -10,9 +10,10 @@ import pytest
 import requests
 from apprise.plugins.custom_json import NotifyJSON
 
-from leora_pipeline.core.delivery import Message, digest, pause_after, send, shown_url
-from leora_pipeline.core.digest import digest_body
-from leora_pipeline.core.incidents import name_of, shown_duration
+from leora_pipeline.core.alerting.channels import Message, digest, send, shown_url
+from leora_pipeline.core.alerting.delivery import pause_after
+from leora_pipeline.core.alerting.digest import digest_body
+from leora_pipeline.core.alerting.incidents import name_of, shown_duration
 from leora_pipeline.core.settings import Settings
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)

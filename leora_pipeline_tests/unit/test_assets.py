@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leora_pipeline.core.database import functions_digest
+from leora_pipeline.core.crm.requirements import functions_digest
 from leora_pipeline.orchestration import catalog
 from leora_pipeline.orchestration.assets import ASSETS
 

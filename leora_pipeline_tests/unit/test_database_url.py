@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from leora_pipeline.core.database import create_engine
+from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.errors import WrongUsageError
 
 

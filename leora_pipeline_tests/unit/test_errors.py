@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
+from leora_pipeline.core.crm.tenants import Tenant
 from leora_pipeline.core.errors import TenantsFailedError, one_line
-from leora_pipeline.core.tenants import Tenant
 
 
 def test_a_database_error_is_told_without_statement_and_parameters() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from leora_pipeline import migrations
-from leora_pipeline.core.database import SCHEMA_REVISION, functions_digest
+from leora_pipeline.core.crm.requirements import SCHEMA_REVISION, functions_digest
 from leora_pipeline.migrations.functions import FILES, definitions
 
 HERE = Path(migrations.__file__).parent
@@ -66,7 +66,7 @@ def test_no_percent_sign_would_be_printed_twice() -> None:
 def test_the_digest_follows_every_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for path in FUNCTIONS:
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr("leora_pipeline.core.database.FUNCTIONS_FOLDER", tmp_path)
+    monkeypatch.setattr("leora_pipeline.core.crm.requirements.FUNCTIONS_FOLDER", tmp_path)
     digest = functions_digest.__wrapped__
     seen = {functions_digest(), digest()}
     assert len(seen) == 1

@@ -1,4 +1,4 @@
-"""The SQL files: every statement has a name, a description, and somebody who runs it."""
+"""The SQL files: every statement has a name, a description, and a module that runs it."""
 
 from __future__ import annotations
 
@@ -8,34 +8,83 @@ from pathlib import Path
 import pytest
 
 import leora_pipeline
-from leora_pipeline.core.statements import raw_statement, statement
+from leora_pipeline.core.database import statements as loader
+from leora_pipeline.core.database.statements import Statements, statements
 
 PACKAGE = Path(leora_pipeline.__file__).parent
-FILES = [
-    path
+FILES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.sql"))
     if path.parent.name not in ("versions", "functions")  # Those are run whole.
-]
+}
 NAMES = [
     (file, name)
-    for file in FILES
-    for name in re.findall(r"^-- name: (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    for file, path in FILES.items()
+    for name in re.findall(r"^-- name: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
 ]
-SOURCES = "\n".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+INCLUDED = {
+    match
+    for path in FILES.values()
+    for match in re.findall(r"-- include: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+}
 
 
-@pytest.mark.parametrize(("file", "name"), NAMES, ids=[f"{f.name}:{n}" for f, n in NAMES])
-def test_every_statement_is_described_and_used(file: Path, name: str) -> None:
-    package = ".".join(("leora_pipeline", *file.parent.relative_to(PACKAGE).parts))
-    text = raw_statement(package, file.name, name)
-    assert text.startswith("-- "), "a line on what it does comes first"
-    assert f'"{name}"' in SOURCES, "nobody runs it"
+def sources(file: str) -> str:
+    """Returns the source of the module that a file of statements belongs to."""
+    module = FILES[file].with_suffix(".py")
+    if not module.exists():  # A file that its package's own module reads.
+        return "\n".join(p.read_text(encoding="utf-8") for p in module.parent.glob("*.py"))
+    return module.read_text(encoding="utf-8")
 
 
-def test_every_file_holds_statements() -> None:
-    assert {file for file, _ in NAMES} == set(FILES)
+@pytest.mark.parametrize(("file", "name"), NAMES, ids=[f"{f}:{n}" for f, n in NAMES])
+def test_every_statement_is_run_by_the_module_beside_it(file: str, name: str) -> None:
+    included = f"{file.removeprefix('leora_pipeline.')}.{name}" in INCLUDED
+    used = re.search(rf"\bSQL\.{name}\b|\"{name}\"", sources(file))
+
+    assert included or used, "nobody runs it"
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if FILES[file].with_suffix(".py").exists()]
+)
+def test_a_module_asks_for_statements_that_its_file_has(file: str) -> None:
+    asked = set(re.findall(r"\bSQL\.(?!text\b|for_driver\b)(\w+)", sources(file)))
+
+    for name in asked:
+        assert statements(file).text(name)
 
 
 def test_an_unknown_statement_is_an_error() -> None:
+    refresh = statements("leora_pipeline.core.run.refresh")
+    with pytest.raises(AttributeError, match=r"run\.refresh\.sql has no statement 'nothing'"):
+        refresh.nothing  # noqa: B018
     with pytest.raises(KeyError, match="nothing"):
-        statement("leora_pipeline.core.sql", "refresh.sql", "nothing")
+        refresh["nothing"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "SELECT 1\n-- name: late\n-- Comes after text.\nSELECT 1",
+        "-- name: bare\nSELECT 1",
+        "-- name: two words\n-- Has no name.\nSELECT 1",
+        "-- name: text\n-- Has the name of a method.\nSELECT 1",
+        "-- name: twice\n-- One.\nSELECT 1\n\n-- name: twice\n-- Another.\nSELECT 1",
+    ],
+)
+def test_a_mistake_in_a_file_shows_when_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "wrong.sql").write_text(content)
+    monkeypatch.setattr(loader, "_ROOT", tmp_path)
+
+    with pytest.raises(ValueError, match=r"wrong\.sql"):
+        Statements("leora_pipeline.wrong")
+
+
+def test_a_statement_reaches_the_driver_in_its_own_parameter_style() -> None:
+    text = statements("leora_pipeline.core.realtime.listener").for_driver("next_tenant")
+
+    assert "%(after)s" in text
+    assert ":after" not in text

@@ -6,7 +6,7 @@ the schema. What does not belong here: tables, which the revisions under ``versi
 
 from __future__ import annotations
 
-from leora_pipeline.core.database import FUNCTIONS_FOLDER, functions_digest
+from leora_pipeline.core.crm.requirements import FUNCTIONS_FOLDER, functions_digest
 
 FILES = (
     "rule.sql",

@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import LeoraError, UnfitDatabaseError, migrations
-from leora_pipeline.core.database import create_engine, transaction
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.migrations import remove_schema
 from leora_pipeline_tests.crm_builder import CrmBuilder
 from leora_pipeline_tests.databases import dump

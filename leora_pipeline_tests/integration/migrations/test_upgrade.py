@@ -13,7 +13,9 @@ from alembic import command
 from alembic.script import ScriptDirectory
 
 from leora_pipeline import UnfitDatabaseError, migrations, update_account_types
-from leora_pipeline.core.database import create_engine, require_fit_database, transaction
+from leora_pipeline.core.crm.requirements import require_fit_database
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.migrations import SCHEMA, install_schema, is_installed
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 from leora_pipeline_tests.databases import dump

@@ -1,0 +1,1 @@
+"""Telling people: incidents, the outbox, digests, and their delivery."""

@@ -1,0 +1,118 @@
+"""The win-back digest: the customers who became TARGET since the last one, a message a tenant.
+
+Each transition is taken exactly once: it is marked in the transaction that puts the message into
+the outbox, so that whoever breaks off has done both or neither. No cursor over ids or times, behind
+which a late commit could slip. What does not belong here: delivering it, which is `delivery`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.alerting.outbox import one_line_of, write_message
+from leora_pipeline.core.crm.tenants import Tenant
+from leora_pipeline.core.database.connection import now, transaction
+from leora_pipeline.core.database.statements import statements
+from leora_pipeline.core.errors import TenantsFailedError, one_line
+
+SQL = statements(__name__)
+
+NAMED_OF_A_REP = 50
+NAMED = 200
+"""Customers that a message names of one sales rep, and in all; the rest is counted."""
+
+
+def write_digests(engine: sa.Engine, tenants: Sequence[Tenant]) -> dict[str, int]:
+    """Writes a digest for each tenant that has anybody new to win back.
+
+    Returns:
+        How many customers each of the digests is about, by the tenant's slug.
+
+    Raises:
+        TenantsFailedError: Some tenants failed; the others' digests are written.
+    """
+    written: dict[str, int] = {}
+    errors: dict[str, str] = {}
+    for tenant in tenants:
+        try:
+            with transaction(engine) as connection:
+                customers = _write_digest(connection, tenant)
+        except sa.exc.SQLAlchemyError as error:
+            errors[tenant.slug] = one_line(error)
+        else:
+            if customers:
+                written[tenant.slug] = customers
+    if errors:
+        raise TenantsFailedError(errors)
+    return written
+
+
+def _write_digest(connection: sa.Connection, tenant: Tenant) -> int:
+    """Takes a tenant's new transitions, and returns how many customers there are to win back."""
+    connection.execute(SQL.lock_digest, {"tenant_id": tenant.tenant_id})
+    instant = now(connection)
+    named = connection.execute(
+        SQL.take_targets,
+        {
+            "tenant_id": tenant.tenant_id,
+            "now": instant,
+            "named_of_a_rep": NAMED_OF_A_REP,
+            "named": NAMED,
+        },
+    ).all()
+    if not named:
+        return 0
+    customers: int = named[0].customers
+    write_message(
+        connection,
+        "win_back",
+        tenant_id=tenant.tenant_id,
+        tenant_slug=tenant.slug,
+        kind="win_back",
+        severity="info",
+        what=f"{_counted(customers)} to win back",
+        body=digest_body(named, instant),
+        instant=instant,
+    )
+    return customers
+
+
+def digest_body(named: Sequence[sa.Row[Any]], instant: datetime) -> str:
+    """Returns the text of a digest.
+
+    Args:
+        named: The customers it names, by sales rep, as `take_targets` returns them: ``of_rep`` is
+            how many customers this rep has, ``customers`` how many there are in all.
+        instant: Now.
+    """
+    customers: int = named[0].customers
+    lines = [f"{_counted(customers)} became TARGET since the last digest."]
+    untold = customers
+    for sales_rep, group in groupby(named, key=lambda customer: customer.sales_rep):
+        of_rep = list(group)
+        lines += ["", f"Sales rep {sales_rep}:" if sales_rep else "Without a sales rep:"]
+        lines += [_customer_line(customer, instant) for customer in of_rep]
+        if rest := of_rep[0].of_rep - len(of_rep):
+            lines.append(f"- … and {rest} more")
+        untold -= of_rep[0].of_rep
+    if untold:
+        lines += ["", f"And {_counted(untold)} of other sales reps; the CRM lists all as TARGET."]
+    return "\n".join(lines)
+
+
+def _counted(customers: int) -> str:
+    return f"{customers} customer{'s' if customers > 1 else ''}"
+
+
+def _customer_line(customer: sa.Row[Any], instant: datetime) -> str:
+    where = f", {one_line_of(customer.city)}" if customer.city else ""
+    when = "no order"
+    if customer.last_order_at:
+        days = (instant - customer.last_order_at).days
+        when = f"last order {customer.last_order_at:%Y-%m-%d}, {days} days ago"
+    return f"- {one_line_of(customer.name)}{where}: {when}"

@@ -1,0 +1,65 @@
+-- name: lock_gate
+-- A transaction's lock, so that a pooler may stand in between.
+SELECT pg_advisory_xact_lock(
+  hashtextextended('leora_pipeline.gate.' || CAST(:tenant_id AS uuid)::text, 0)
+)
+
+-- name: is_held
+-- Whether a hold is in force.
+SELECT EXISTS (
+  SELECT FROM leora_pipeline.tenant_hold WHERE tenant_id = :tenant_id AND released_at IS NULL
+)
+
+-- name: count_waiting
+-- The customers of a tenant whose demotion by a lost order waits to be told; an index finds the few.
+SELECT count(*)
+FROM leora_pipeline.tenant_thresholds(
+  ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
+) AS q
+CROSS JOIN leora_pipeline.customer_state AS s
+JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+WHERE s.tenant_id = :tenant_id
+  AND s.to_tell
+  AND leora_pipeline.is_lost(
+    c."accountType"::text, s.account_type, s.told_order_at, s.last_order_at,
+    q.active_since, q.target_since
+  )
+
+-- name: weigh
+-- The waiting demotions and those of the last 24 hours against the tenant's limits. Those that a
+-- run was allowed on purpose are no sign of anything. The classified customers are counted only as
+-- far as it takes to know that there are enough of them.
+SELECT
+  l.lost,
+  k.classified,
+  l.lost > q.gate_customers AND l.lost > q.gate_percent / 100 * k.classified AS is_excess
+FROM leora_pipeline.effective_policy(:tenant_id) AS q
+CROSS JOIN LATERAL (
+  SELECT CAST(:waiting AS bigint) + count(*) AS lost
+  FROM leora_pipeline.account_type_transition AS t
+  LEFT JOIN leora_pipeline.tenant_run AS r ON r.tenant_id = t.tenant_id AND r.run_id = t.run_id
+  WHERE t.tenant_id = :tenant_id AND t.cause = 'order removed'
+    AND t.recorded_at > clock_timestamp() - interval '24 hours'
+    AND NOT COALESCE(r.mass_change_allowed, false)
+) AS l
+CROSS JOIN LATERAL (
+  SELECT count(*) AS classified
+  FROM (
+    SELECT FROM "Customer" AS c
+    WHERE c."tenantId" = :tenant_id
+      AND c."accountType" IS NOT NULL AND NOT leora_pipeline.is_pinned(c."accountType"::text)
+    LIMIT ceil(100 * l.lost / NULLIF(q.gate_percent, 0))
+  ) AS enough
+) AS k
+
+-- name: hold
+-- Puts a hold in force; there is at most one a tenant.
+INSERT INTO leora_pipeline.tenant_hold
+  (tenant_id, held_at, run_id, lost_customers, classified_customers)
+VALUES (:tenant_id, clock_timestamp(), :run_id, :lost, :classified)
+
+-- name: release
+-- Ends the hold in force.
+UPDATE leora_pipeline.tenant_hold
+SET released_at = clock_timestamp(), released_by = :released_by
+WHERE tenant_id = :tenant_id AND released_at IS NULL

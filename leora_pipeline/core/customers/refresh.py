@@ -1,0 +1,76 @@
+"""Refresh: brings ``customer_state`` to what the orders say. Nothing else writes that derivation.
+
+What is written is derived in a statement of its own, once the customers' state rows are locked. So
+whatever commits in between is seen, and of two refreshes of a customer the later one sees the
+earlier. What is pending for a customer is deleted with the same certainty. Nobody is waited for: a
+customer whose state another session holds stays pending for the next round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.database.statements import statements
+
+SQL = statements(__name__)
+
+
+def refresh_customers(
+    connection: sa.Connection,
+    tenant_id: UUID,
+    customer_ids: Sequence[UUID],
+    *,
+    as_of: datetime | None,
+    write_dates: bool,
+) -> list[UUID]:
+    """Derives the state of some customers of one tenant anew, under lock.
+
+    Args:
+        connection: Within a READ COMMITTED transaction, which holds the locks until it ends.
+        tenant_id: The customers' tenant.
+        customer_ids: The customers; those that the CRM no longer has are passed over, and so are
+            those whose state somebody else holds. What was pending for the latter stays pending.
+        as_of: A literal instant, or None for the clock, read once the locks are held.
+        write_dates: Whether a last order date that differs is something to tell the CRM.
+
+    Returns:
+        The ids of the customers whose state was held by nobody else, ascending.
+    """
+    locked: list[UUID] = connection.execute(
+        SQL.refresh_customers,
+        {
+            "tenant_id": tenant_id,
+            "customer_ids": list(customer_ids),
+            "as_of": as_of,
+            "write_dates": write_dates,
+        },
+    ).scalar_one()
+    return locked
+
+
+def meet_customers(
+    connection: sa.Connection, tenant_id: UUID, customer_ids: Sequence[UUID]
+) -> None:
+    """Gives customers who are met for the first time a state that a refresh can lock.
+
+    Only in a short transaction: others who meet them too wait for it to end.
+    """
+    connection.execute(
+        SQL.meet_customers,
+        {"tenant_id": tenant_id, "customer_ids": list(customer_ids)},
+    )
+
+
+def note_customers(
+    connection: sa.Connection, tenant_id: UUID, customer_ids: Sequence[UUID]
+) -> None:
+    """Leaves customers to the next who looks, as if a change had just been noted for them."""
+    if customer_ids:
+        connection.execute(
+            SQL.note_customers,
+            {"tenant_id": tenant_id, "customer_ids": list(customer_ids)},
+        )

@@ -1,0 +1,17 @@
+-- name: meet_customers
+-- A first state for customers met for the first time.
+SELECT leora_pipeline.meet_customers(:tenant_id, CAST(:customer_ids AS uuid[]), NULL)
+
+-- name: refresh_customers
+-- Derives customers anew, and tells whose state was held by nobody else.
+SELECT leora_pipeline.refresh_customers(
+  :tenant_id, CAST(:customer_ids AS uuid[]), CAST(:as_of AS timestamptz),
+  CAST(:write_dates AS boolean)
+)
+
+-- name: note_customers
+-- Notes customers, as a change of the CRM would, for the next who looks.
+INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
+SELECT c."tenantId", c.id
+FROM "Customer" AS c
+WHERE c."tenantId" = :tenant_id AND c.id = ANY (CAST(:customer_ids AS uuid[]))

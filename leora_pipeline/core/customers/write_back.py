@@ -1,0 +1,112 @@
+"""Write-back: brings the CRM to what the states say. Nothing else writes the CRM.
+
+The customers and their states are locked together; those that another session holds are passed
+over, since a run never waits for the CRM, and stay for the next round. Only then, in later
+statements of the same transaction, is it read what there is to write, so that it is the truth of
+that moment; the log is written with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.customers.gate import judge_tenant
+from leora_pipeline.core.database.statements import statements
+from leora_pipeline.core.run.run import Run
+
+SQL = statements(__name__)
+
+
+BATCH = 5_000
+"""Customers a transaction: their rows are locked against other writers until it commits."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of customers to be told.
+
+    Attributes:
+        written: Customers whose row in the CRM was changed.
+        moved: Those of them whose type was.
+        withheld: Customers left as they are because their tenant is held.
+    """
+
+    written: int = 0
+    moved: int = 0
+    withheld: int = 0
+
+    def __add__(self, other: Applied) -> Applied:
+        return Applied(
+            self.written + other.written, self.moved + other.moved, self.withheld + other.withheld
+        )
+
+
+def lock_customers(
+    connection: sa.Connection,
+    tenant_id: UUID,
+    *,
+    after: UUID | None = None,
+    only: list[UUID] | None = None,
+) -> list[UUID]:
+    """Locks the next customers to be told, and their states, without waiting for any.
+
+    Args:
+        connection: Within a READ COMMITTED transaction, which holds the locks until it ends.
+        tenant_id: The tenant.
+        after: Where the batch before this one ended.
+        only: The customers to consider; None for all of the tenant.
+
+    Returns:
+        The ids of the locked customers, ascending, `BATCH` at most.
+    """
+    return list(
+        connection.execute(
+            SQL.lock_customers,
+            {"tenant_id": tenant_id, "after": after, "only": only, "batch": BATCH},
+        ).scalars()
+    )
+
+
+def apply_customers(
+    connection: sa.Connection,
+    run: Run,
+    tenant_id: UUID,
+    customer_ids: list[UUID],
+    *,
+    path: str,
+    tell_lost: bool = True,
+) -> Applied:
+    """Tells the CRM about customers that this transaction has locked.
+
+    Args:
+        connection: Within the transaction of `lock_customers`.
+        run: The run that writes.
+        tenant_id: The customers' tenant.
+        customer_ids: The locked customers.
+        path: The cause to log where nothing else explains a transition.
+        tell_lost: Whether demotions by a lost order are among what is told; otherwise they stay to
+            be told, until the gate can see all that belong together.
+    """
+    if not customer_ids:
+        return Applied()
+    parameters: dict[str, object] = {
+        "tenant_id": tenant_id,
+        "customer_ids": customer_ids,
+        "as_of": run.as_of,
+        "write_dates": run.write_dates,
+        "run_id": run.run_id,
+        "path": path,
+    }
+    look = connection.execute(SQL.look, parameters).one()
+    held = look.is_held
+    if look.lost and tell_lost:
+        held = judge_tenant(connection, run, tenant_id, may_release=False)
+    elif look.lost:
+        lost = set(look.lost)
+        parameters["customer_ids"] = [one for one in customer_ids if one not in lost]
+    parameters |= {"as_of": look.as_of, "held": held}
+    row = connection.execute(SQL.write_customers, parameters).one()
+    return Applied(row.written, row.moved, row.withheld)

@@ -1,0 +1,1 @@
+"""Reaching PostgreSQL: engines, transactions, and the SQL files. Knows nothing of account types."""

@@ -1,0 +1,1 @@
+"""The tenants' thresholds and limits, and what a change of them does."""

@@ -1,0 +1,153 @@
+-- name: lock_policy
+-- Lets one transaction at a time change a tenant's policy, until it ends.
+SELECT pg_advisory_xact_lock(
+  hashtextextended('leora_pipeline.policy.' || CAST(:tenant_id AS uuid)::text, 0)
+)
+
+-- name: policy
+-- The policy of a tenant; the default for none.
+SELECT * FROM leora_pipeline.effective_policy(CAST(:tenant_id AS uuid))
+
+-- name: changes
+-- The latest changes of a tenant's policy, newest first.
+SELECT changed_at, changed_by, before, after
+FROM leora_pipeline.policy_change
+WHERE tenant_id = :tenant_id
+ORDER BY changed_at DESC
+LIMIT :limit
+
+-- name: write_policy
+-- Gives a tenant a policy of its own, in the place of the one that it has.
+INSERT INTO leora_pipeline.tenant_policy
+SELECT *
+FROM jsonb_populate_record(
+  NULL::leora_pipeline.tenant_policy,
+  CAST(:policy AS jsonb) || jsonb_build_object('tenant_id', CAST(:tenant_id AS uuid))
+)
+ON CONFLICT (tenant_id) DO UPDATE SET
+  threshold_unit = EXCLUDED.threshold_unit,
+  active_within = EXCLUDED.active_within,
+  target_within = EXCLUDED.target_within,
+  uncounted_statuses = EXCLUDED.uncounted_statuses,
+  healthy_active_min = EXCLUDED.healthy_active_min,
+  healthy_active_max = EXCLUDED.healthy_active_max,
+  healthy_target_min = EXCLUDED.healthy_target_min,
+  healthy_target_max = EXCLUDED.healthy_target_max,
+  healthy_prospect_min = EXCLUDED.healthy_prospect_min,
+  healthy_prospect_max = EXCLUDED.healthy_prospect_max,
+  high_churn_below = EXCLUDED.high_churn_below,
+  poor_retention_above = EXCLUDED.poor_retention_above,
+  future_orders_above = EXCLUDED.future_orders_above,
+  gate_percent = EXCLUDED.gate_percent,
+  gate_customers = EXCLUDED.gate_customers,
+  min_customers = EXCLUDED.min_customers
+
+-- name: forget_policy
+-- Lets a tenant follow the default again.
+DELETE FROM leora_pipeline.tenant_policy WHERE tenant_id = :tenant_id
+
+-- name: record_change
+-- Records who changed what. One change comes after the other, even within a millisecond.
+INSERT INTO leora_pipeline.policy_change (tenant_id, changed_at, changed_by, before, after)
+SELECT
+  :tenant_id,
+  GREATEST(leora_pipeline.clock(), max(p.changed_at) + interval '1 millisecond'),
+  CAST(:changed_by AS text) || ' as ' || current_user,
+  CAST(:before AS jsonb),
+  CAST(:after AS jsonb)
+FROM leora_pipeline.policy_change AS p
+WHERE p.tenant_id = :tenant_id
+
+-- name: shift_by_thresholds
+-- Records whom changed thresholds move, given those of before, and counts them. The states tell:
+-- whose date now gives another type is found by index ranges.
+WITH shifted AS (
+  INSERT INTO leora_pipeline.policy_shift
+    (tenant_id, customer_id, type_before, type_after, date_before, date_after)
+  SELECT DISTINCT
+    s.tenant_id, s.customer_id, b.account_type, a.account_type, s.last_order_at, s.last_order_at
+  FROM leora_pipeline.tenant_thresholds(
+    ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
+  ) AS q
+  JOIN leora_pipeline.due_customers(
+    ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
+  ) AS d ON d.tenant_id = q.tenant_id
+  JOIN leora_pipeline.customer_state AS s
+    ON s.tenant_id = d.tenant_id AND s.customer_id = d.customer_id
+  JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+  CROSS JOIN LATERAL (
+    SELECT leora_pipeline.derive_account_type(
+      s.last_order_at,
+      leora_pipeline.threshold(CAST(:as_of AS timestamptz), :threshold_unit, :active_within),
+      leora_pipeline.threshold(CAST(:as_of AS timestamptz), :threshold_unit, :target_within)
+    ) AS account_type
+  ) AS b
+  CROSS JOIN LATERAL (
+    SELECT leora_pipeline.derive_account_type(
+      s.last_order_at, q.active_since, q.target_since
+    ) AS account_type
+  ) AS a
+  WHERE a.account_type <> b.account_type AND NOT leora_pipeline.is_pinned(c."accountType"::text)
+  RETURNING type_before, type_after
+)
+SELECT type_before, type_after, count(*) AS customers
+FROM shifted
+GROUP BY type_before, type_after
+ORDER BY leora_pipeline.type_rank(type_before) DESC, leora_pipeline.type_rank(type_after) DESC
+
+-- name: create_policy_before
+-- Room, until the transaction ends, for what the rule gave before a policy is changed.
+CREATE TEMPORARY TABLE policy_before (
+  tenant_id uuid NOT NULL,
+  customer_id uuid NOT NULL,
+  account_type text NOT NULL,
+  last_order_at timestamptz,
+  PRIMARY KEY (tenant_id, customer_id)
+) ON COMMIT DROP
+
+-- name: remember_before
+-- What the rule gives a tenant's customers, read off their orders.
+INSERT INTO policy_before (tenant_id, customer_id, account_type, last_order_at)
+SELECT d.tenant_id, d.customer_id, d.account_type, d.last_order_at
+FROM leora_pipeline.derive_customers(
+  ARRAY[CAST(:tenant_id AS uuid)], NULL, CAST(:as_of AS timestamptz)
+) AS d
+
+-- name: shift_by_statuses
+-- Records whom changed statuses, and thresholds with them, give another date or type than before,
+-- and counts those who move. Orders that were missing before are missing in both.
+WITH shifted AS (
+  INSERT INTO leora_pipeline.policy_shift
+    (tenant_id, customer_id, type_before, type_after, date_before, date_after)
+  SELECT
+    d.tenant_id, d.customer_id, b.account_type, d.account_type, b.last_order_at, d.last_order_at
+  FROM leora_pipeline.derive_customers(
+    ARRAY[CAST(:tenant_id AS uuid)], NULL, CAST(:as_of AS timestamptz)
+  ) AS d
+  JOIN policy_before AS b ON b.tenant_id = d.tenant_id AND b.customer_id = d.customer_id
+  JOIN leora_pipeline.customer_state AS s
+    ON s.tenant_id = d.tenant_id AND s.customer_id = d.customer_id
+  WHERE (d.account_type, d.last_order_at) IS DISTINCT FROM (b.account_type, b.last_order_at)
+    AND NOT leora_pipeline.is_pinned(d.crm_type)
+  RETURNING type_before, type_after
+)
+SELECT type_before, type_after, count(*) AS customers
+FROM shifted
+WHERE type_before <> type_after
+GROUP BY type_before, type_after
+ORDER BY leora_pipeline.type_rank(type_before) DESC, leora_pipeline.type_rank(type_after) DESC
+
+-- name: note_shifted
+-- Notes, as a change of the CRM would, everybody who waits to be shifted: those too whom the next
+-- change of the policy has brought back.
+INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
+SELECT DISTINCT tenant_id, customer_id
+FROM leora_pipeline.policy_shift
+WHERE tenant_id = :tenant_id
+
+-- name: note_recounted
+-- Notes everybody who has an order of a status that counts otherwise than before.
+INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
+SELECT DISTINCT o."tenantId", o."customerId"
+FROM "Order" AS o
+WHERE o."tenantId" = :tenant_id AND o.status::text = ANY (CAST(:statuses AS text[]))

@@ -1,0 +1,213 @@
+"""A batch: some customers of one tenant, refreshed and told to the CRM in one transaction.
+
+The listener's unit of work: whom a change was noted for (`take_pending`), and who is overdue,
+still to be told, or to be tried again (`take_overdue`). A customer whom the CRM's database refuses
+to have written is set aside, so that the others get what is theirs. What does not belong here: when
+to look, which is `listen`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.customers.refresh import refresh_customers
+from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
+from leora_pipeline.core.database.connection import now, transaction
+from leora_pipeline.core.database.statements import statements
+from leora_pipeline.core.realtime.quarantine import _set_aside, _speaks_of_a_row
+from leora_pipeline.core.run.run import Run
+
+SQL = statements(__name__)
+
+
+logger = logging.getLogger(__name__)
+
+
+BATCH = 500
+"""Customers a transaction. Other tenants, and the CRM where it wants these customers, wait for no
+more than that."""
+
+
+LISTENER = "listener"
+"""The cause to log of a transition that nothing explains better than who found it."""
+
+
+_FIRST = UUID(int=0)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a batch did.
+
+    Attributes:
+        customers: How many customers it looked at.
+        moved: How many types it changed.
+        left: How many customers it left, since somebody else holds their state.
+    """
+
+    customers: int = 0
+    moved: int = 0
+    left: int = 0
+
+    def __add__(self, other: Batch) -> Batch:
+        return Batch(
+            self.customers + other.customers, self.moved + other.moved, self.left + other.left
+        )
+
+
+@dataclass(frozen=True)
+class PendingBatch(Batch):
+    """What a batch of pending customers did.
+
+    Attributes:
+        last: The last pending row that it claimed; None where there was none to claim.
+        is_full: Whether there may be more behind it.
+    """
+
+    last: int | None = None
+    is_full: bool = False
+
+
+def take_pending(engine: sa.Engine, run: Run, tenant_id: UUID, *, after: int = 0) -> PendingBatch:
+    """Takes the next pending customers of a tenant.
+
+    Where more are pending than a batch takes, demotions by lost orders are left to be told once all
+    are refreshed, so that the gate sees them as the one event that they may be.
+
+    Args:
+        engine: The CRM's database.
+        run: In whose name to write.
+        tenant_id: The tenant.
+        after: Pending rows up to this one are passed over.
+    """
+    claimed: list[UUID] = []
+    is_full = is_backlog = False
+    try:
+        with transaction(engine) as connection:
+            rows = connection.execute(
+                SQL.claim_pending,
+                {"tenant_id": tenant_id, "after": after, "batch": BATCH},
+            ).all()
+            spared = [row.pending_id for row in rows if row.is_set_aside]
+            if spared:
+                connection.execute(
+                    SQL.forget_claimed,
+                    {"tenant_id": tenant_id, "pending_ids": spared},
+                )
+            claimed = sorted({row.customer_id for row in rows if not row.is_set_aside})
+            is_full = len(rows) == BATCH
+            is_backlog = any(row.is_backlog for row in rows)  # Others' claims among it.
+            done = _bring_up_to_date(connection, run, tenant_id, claimed, tell_lost=not is_backlog)
+    except sa.exc.DBAPIError as error:
+        if not (claimed and _speaks_of_a_row(error)):
+            raise
+        done = _divide(engine, run, tenant_id, claimed, error, tell_lost=not is_backlog)
+    last = rows[-1].pending_id if rows else None
+    return PendingBatch(done.customers, done.moved, done.left, last, is_full)
+
+
+@dataclass(frozen=True)
+class OverdueBatch(Batch):
+    """What a batch of overdue customers did.
+
+    Attributes:
+        last: The last customer of it, where there may be more behind; else None.
+    """
+
+    last: UUID | None = None
+
+
+def take_overdue(
+    engine: sa.Engine, run: Run, tenant_id: UUID, *, after: UUID = _FIRST
+) -> OverdueBatch:
+    """Takes the next customers of a tenant who are overdue, still to be told, or to be tried again.
+
+    Args:
+        engine: The CRM's database.
+        run: In whose name to write.
+        tenant_id: The tenant.
+        after: Where the batch before this one ended.
+    """
+    with transaction(engine) as connection:
+        parameters = {
+            "tenant_id": tenant_id,
+            "as_of": run.as_of or now(connection),
+            "after": after,
+            "batch": BATCH,
+        }
+        customer_ids = list(connection.execute(SQL.overdue, parameters).scalars())
+        # What a backlog still holds, the gate has to see first.
+        is_backlog = connection.execute(SQL.is_backlog, parameters).scalar_one()
+    if not customer_ids:
+        return OverdueBatch()
+    done = _take(engine, run, tenant_id, customer_ids, tell_lost=not is_backlog)
+    last = customer_ids[-1] if len(customer_ids) == BATCH else None
+    return OverdueBatch(done.customers, done.moved, done.left, last)
+
+
+def overdue_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
+    """Returns the tenants of whom somebody is overdue, still to be told, or to be tried again."""
+    with transaction(engine) as connection:
+        return list(
+            connection.execute(
+                SQL.overdue_tenants,
+                {"as_of": run.as_of or now(connection)},
+            ).scalars()
+        )
+
+
+def _bring_up_to_date(
+    connection: sa.Connection,
+    run: Run,
+    tenant_id: UUID,
+    customer_ids: list[UUID],
+    *,
+    tell_lost: bool,
+) -> Batch:
+    """Refreshes customers and tells the CRM, within a transaction."""
+    if not customer_ids:
+        return Batch()
+    refreshed = refresh_customers(
+        connection, tenant_id, customer_ids, as_of=run.as_of, write_dates=run.write_dates
+    )
+    locked = lock_customers(connection, tenant_id, only=refreshed)
+    applied = apply_customers(
+        connection, run, tenant_id, locked, path=LISTENER, tell_lost=tell_lost
+    )
+    return Batch(len(customer_ids), applied.moved, len(customer_ids) - len(refreshed))
+
+
+def _take(
+    engine: sa.Engine, run: Run, tenant_id: UUID, customer_ids: list[UUID], *, tell_lost: bool
+) -> Batch:
+    """Brings customers up to date in one transaction, or, where one cannot be, the others."""
+    try:
+        with transaction(engine) as connection:
+            return _bring_up_to_date(connection, run, tenant_id, customer_ids, tell_lost=tell_lost)
+    except sa.exc.DBAPIError as error:
+        if not _speaks_of_a_row(error):
+            raise
+        return _divide(engine, run, tenant_id, customer_ids, error, tell_lost=tell_lost)
+
+
+def _divide(
+    engine: sa.Engine,
+    run: Run,
+    tenant_id: UUID,
+    customer_ids: list[UUID],
+    error: sa.exc.DBAPIError,
+    *,
+    tell_lost: bool,
+) -> Batch:
+    """Finds those who made a batch fail by halving it, sets them aside, and takes the others."""
+    if len(customer_ids) == 1:
+        _set_aside(engine, tenant_id, customer_ids[0], error)
+        return Batch(customers=1)
+    middle = len(customer_ids) // 2
+    halves = (customer_ids[:middle], customer_ids[middle:])
+    first, second = (_take(engine, run, tenant_id, half, tell_lost=tell_lost) for half in halves)
+    return first + second

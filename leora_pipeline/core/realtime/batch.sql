@@ -1,0 +1,55 @@
+-- name: claim_pending
+-- The next pending rows of a tenant that nobody else has claimed, claimed until the transaction ends.
+SELECT
+  p.pending_id,
+  p.customer_id,
+  EXISTS (
+    SELECT FROM leora_pipeline.customer_state AS s
+    WHERE s.tenant_id = p.tenant_id AND s.customer_id = p.customer_id
+      AND s.retry_at > clock_timestamp()
+  ) AS is_set_aside,
+  (
+    SELECT count(*) = :batch FROM (
+      SELECT FROM leora_pipeline.pending_customer WHERE tenant_id = :tenant_id LIMIT :batch
+    ) AS q
+  ) AS is_backlog
+FROM leora_pipeline.pending_customer AS p
+WHERE p.tenant_id = :tenant_id AND p.pending_id > :after
+ORDER BY p.pending_id
+LIMIT :batch
+FOR UPDATE OF p SKIP LOCKED
+
+-- name: forget_claimed
+-- Deletes claimed rows of customers who are set aside: they will be looked at anyway.
+DELETE FROM leora_pipeline.pending_customer
+WHERE tenant_id = :tenant_id AND pending_id = ANY (CAST(:pending_ids AS bigint[]))
+
+-- name: overdue_tenants
+-- The tenants of whom somebody is overdue, or still to be told.
+SELECT t.id
+FROM "Tenant" AS t
+WHERE EXISTS (
+  SELECT FROM leora_pipeline.overdue_customers(ARRAY[t.id], CAST(:as_of AS timestamptz))
+) OR EXISTS (
+  SELECT FROM leora_pipeline.untold_customers(ARRAY[t.id])
+)
+
+-- name: overdue
+-- The next customers of a tenant who are overdue or still to be told, whom nobody noted.
+SELECT customer_id
+FROM (
+  SELECT customer_id
+  FROM leora_pipeline.overdue_customers(ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz))
+  UNION
+  SELECT customer_id FROM leora_pipeline.untold_customers(ARRAY[CAST(:tenant_id AS uuid)])
+) AS w
+WHERE customer_id > CAST(:after AS uuid)
+ORDER BY customer_id
+LIMIT :batch
+
+-- name: is_backlog
+-- Whether a batch or more is pending for a tenant.
+SELECT count(*) = :batch
+FROM (
+  SELECT FROM leora_pipeline.pending_customer WHERE tenant_id = :tenant_id LIMIT :batch
+) AS p

@@ -1,0 +1,54 @@
+"""Quarantine: keeps a customer that the CRM's database refuses to have written from the others."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.customers.refresh import meet_customers
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.statements import statements
+from leora_pipeline.core.errors import one_line
+from leora_pipeline.core.realtime.batch import logger
+
+SQL = statements(__name__)
+
+
+FIRST_PAUSE_SECONDS = 10
+
+
+LONGEST_PAUSE_SECONDS = 3600
+"""How long a customer is set aside after a first failure, and at most; twice as long each time."""
+
+
+_NOBODYS_OWN = frozenset(
+    ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "XX")
+)
+"""The classes of SQLSTATE that speak of the connection, the schema, privileges, locks, the server.
+All others speak of what was to be written: data, constraints, whatever a trigger raises."""
+
+
+def _set_aside(
+    engine: sa.Engine, tenant_id: UUID, customer_id: UUID, error: sa.exc.DBAPIError
+) -> None:
+    logger.error("Customer %s is set aside: %s", customer_id, one_line(error))
+    with transaction(engine) as connection:
+        connection.execute(SQL.wait_briefly)
+        meet_customers(connection, tenant_id, [customer_id])  # Its state says that it is.
+        connection.execute(
+            SQL.set_aside,
+            {
+                "tenant_id": tenant_id,
+                "customer_id": customer_id,
+                "error": one_line(error),
+                "first_pause": FIRST_PAUSE_SECONDS,
+                "longest_pause": LONGEST_PAUSE_SECONDS,
+            },
+        )
+
+
+def _speaks_of_a_row(error: sa.exc.DBAPIError) -> bool:
+    """Returns whether an error may be one customer's, and not everybody's."""
+    state = getattr(error.orig, "sqlstate", None)  # None where the connection was lost.
+    return state is not None and state[:2] not in _NOBODYS_OWN

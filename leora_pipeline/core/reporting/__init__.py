@@ -1,0 +1,1 @@
+"""What people are told of how things stand. Only reads."""

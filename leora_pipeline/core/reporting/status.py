@@ -1,0 +1,325 @@
+"""Status: is the pipeline healthy, and if not, what is wrong. Reads alone, and outside Dagster.
+
+What is wrong is decided here and nowhere else (`Status.problems`); the command shows it, and alerts
+tell it. Dagster's daemon can die while its web server stays up, so that this must not ask either.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.crm.requirements import missing_triggers, schema_revision
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.database.statements import statements
+from leora_pipeline.core.quality.catalog import CHECKS
+from leora_pipeline.core.quality.verdicts import STALE_AFTER_HOURS, Severity, Verdict
+
+SQL = statements(__name__)
+
+PENDING_TOO_LONG_SECONDS = 600
+"""The sensor looks every few seconds; what it has left for so long, nobody takes up."""
+
+STUCK_AFTER_HOURS = 2
+"""The maximum run time of dagster.yaml: what is running for longer is not."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong with a tenant; of a kind there is one at a time.
+
+    Attributes:
+        kind: What it is, for programs: the name of a check that fails, or ``tenant_held``,
+            ``run_failed``, ``run_stuck``, ``pipeline_stale``, ``pending_not_draining``,
+            ``customers_set_aside``.
+        severity: An error, or a warning, which leaves the pipeline healthy.
+        tenant_id: The tenant's id.
+        tenant_slug: The tenant.
+        message: The cause and the way out, for people.
+    """
+
+    kind: str
+    severity: Severity
+    tenant_id: UUID
+    tenant_slug: str
+    message: str
+
+    def __str__(self) -> str:
+        """Returns the line that people read."""
+        return f"{self.tenant_slug}: {self.message}"
+
+
+@dataclass(frozen=True)
+class TenantStatus:
+    """How a tenant's runs stand.
+
+    Of a kind of runs the last one that has ended speaks, so that what went wrong is not forgotten
+    for as long as the next run takes to go wrong as well.
+
+    Attributes:
+        tenant_id: The tenant's id.
+        tenant_slug: The tenant.
+        last_full_success: When its last successful full run ended (UTC), or None.
+        is_stale: Whether that is longer ago than two days; of a new tenant, whether its first
+            night has been missed.
+        last_status: The status of its last full run: running, succeeded or failed; None before any.
+        last_error: What went wrong in the last full run that has ended, if it failed.
+        last_incremental_error: What went wrong in the last incremental run that has ended, if it
+            failed and no full run has succeeded since.
+        is_stuck: Whether the last full run has been running for longer than any may: it was
+            killed; another that has begun since does not change that until it ends.
+    """
+
+    tenant_id: UUID
+    tenant_slug: str
+    last_full_success: datetime | None
+    is_stale: bool
+    last_status: str | None
+    last_error: str | None
+    last_incremental_error: str | None
+    is_stuck: bool
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A hold in force: how many of the tenant's customers were about to be demoted, since when."""
+
+    tenant_id: UUID
+    tenant_slug: str
+    held_at: datetime
+    lost_customers: int
+    classified_customers: int
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A tenant's changes that no run has looked at yet, and the age of the oldest.
+
+    The tenant may be one that the CRM no longer has: then it has no slug, and the next full run
+    clears the queue.
+    """
+
+    tenant_id: UUID
+    tenant_slug: str | None
+    pending: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A tenant's customers whom the CRM's database refuses to have written.
+
+    Attributes:
+        tenant_id: The tenant's id.
+        tenant_slug: The tenant.
+        customers: How many there are.
+        since: When the first of them was set aside (UTC).
+        customer_id: One of them, the last to be tried.
+        error: What the database said of that one.
+    """
+
+    tenant_id: UUID
+    tenant_slug: str
+    customers: int
+    since: datetime
+    customer_id: UUID
+    error: str
+
+
+@dataclass(frozen=True)
+class ListenerStatus:
+    """A real-time worker that runs."""
+
+    listener_id: str
+    started_at: datetime
+    wants_notify: bool
+
+
+@dataclass(frozen=True)
+class Incident:
+    """A problem that people were told of, open until `resolved_at` (UTC)."""
+
+    tenant_slug: str
+    kind: str
+    severity: Severity
+    message: str
+    opened_at: datetime
+    resolved_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How the pipeline stands.
+
+    Attributes:
+        schema_revision: The revision of the pipeline's schema.
+        tenants: Each tenant's runs, in the order of slugs.
+        holds: The holds in force.
+        failing: The latest verdicts that are failures.
+        missing_triggers: Triggers of the CRM's tables that are not there: changes that they would
+            capture are seen by full runs alone.
+        queues: The tenants that have changes pending.
+        set_aside: The tenants that have customers set aside.
+        listeners: The real-time workers that run.
+        untold: Customers that the CRM still has to be told about, of tenants that are not held.
+        oldest_transaction_seconds: The age of the oldest open transaction on the server, which
+            keeps dead rows alive; None where there is none, or the role may not see others'.
+        incidents: What people were told is wrong: the open, and those resolved within a day.
+        unsent_messages: Messages of alerts and digests that wait to be delivered.
+        delivery_error: Why the latest of them that was tried could not be; None where none was.
+    """
+
+    schema_revision: str | None
+    tenants: list[TenantStatus]
+    holds: list[Hold]
+    failing: list[Verdict]
+    missing_triggers: list[str]
+    queues: list[Queue]
+    set_aside: list[SetAside]
+    listeners: list[ListenerStatus]
+    untold: int
+    oldest_transaction_seconds: float | None
+    incidents: list[Incident]
+    unsent_messages: int
+    delivery_error: str | None
+
+    @property
+    def pending(self) -> int:
+        """Changes of customers that no run has looked at yet."""
+        return sum(queue.pending for queue in self.queues)
+
+    @property
+    def oldest_pending_seconds(self) -> float | None:
+        """The age of the oldest of them; None where there is none."""
+        return max((queue.oldest_seconds for queue in self.queues), default=None)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong, with the way out; empty where nothing is."""
+        found = [
+            Problem(
+                "pipeline_stale",
+                "error",
+                tenant.tenant_id,
+                tenant.tenant_slug,
+                f"no full run has succeeded for {STALE_AFTER_HOURS} hours "
+                "(is the Dagster daemon running? `leora update` runs it now)",
+            )
+            for tenant in self.tenants
+            if tenant.is_stale
+        ]
+        found += [
+            Problem(
+                "run_failed", "error", tenant.tenant_id, tenant.tenant_slug, "; ".join(failures)
+            )
+            for tenant in self.tenants
+            if (failures := _failures(tenant))
+        ]
+        found += [
+            Problem(
+                "run_stuck",
+                "error",
+                tenant.tenant_id,
+                tenant.tenant_slug,
+                "the last full run never ended, it was killed or hangs "
+                "(`leora update` does its work)",
+            )
+            for tenant in self.tenants
+            if tenant.is_stuck
+        ]
+        found += [
+            Problem(
+                "tenant_held",
+                "error",
+                hold.tenant_id,
+                hold.tenant_slug,
+                f"held, {hold.lost_customers} of {hold.classified_customers} "
+                "customers would be demoted because orders are gone; restore them, or run "
+                f"`leora update --tenant-slug {shlex.quote(hold.tenant_slug)} --allow-mass-change`",
+            )
+            for hold in self.holds
+        ]
+        found += [
+            Problem(
+                "pending_not_draining",
+                "error",
+                queue.tenant_id,
+                queue.tenant_slug,
+                f"{queue.pending} changes have been pending for up to "
+                f"{queue.oldest_seconds:.0f} s (is the sensor new_orders on, and "
+                "the Dagster daemon running? `leora update --incremental` takes them up now)",
+            )
+            for queue in self.queues
+            if queue.tenant_slug is not None and queue.oldest_seconds > PENDING_TOO_LONG_SECONDS
+        ]
+        found += [
+            Problem(
+                "customers_set_aside",
+                "error",
+                aside.tenant_id,
+                aside.tenant_slug,
+                f"{aside.customers} customers are set aside, since the CRM's database refuses to "
+                f"have them written; of customer {aside.customer_id} it says: {aside.error} "
+                "(once that is corrected, they follow by themselves)",
+            )
+            for aside in self.set_aside
+        ]
+        told = {"fresh", "no_tenant_held"}  # Said above, and as of now.
+        found += [
+            Problem(
+                verdict.check_name,
+                verdict.severity,
+                verdict.tenant_id,
+                verdict.tenant_slug,
+                f"{verdict.check_name}: {verdict.message}",
+            )
+            for verdict in self.failing
+            if verdict.check_name not in told
+        ]
+        return found
+
+
+def _failures(tenant: TenantStatus) -> list[str]:
+    """Returns which of a tenant's last runs failed, and why."""
+    errors = {"full": tenant.last_error, "incremental": tenant.last_incremental_error}
+    return [f"the last {mode} run failed: {error}" for mode, error in errors.items() if error]
+
+
+def read_status(engine: sa.Engine) -> Status:
+    """Reads how the pipeline stands."""
+    with transaction(engine) as connection:
+        return status_of(connection)
+
+
+def status_of(connection: sa.Connection) -> Status:
+    """Reads how the pipeline stands, within a transaction."""
+
+    def read(name: str, **parameters: object) -> list[dict[str, Any]]:
+        rows = connection.execute(SQL[name], parameters)
+        return [dict(row) for row in rows.mappings()]
+
+    (outbox,) = read("outbox")
+    return Status(
+        schema_revision=schema_revision(connection),
+        tenants=[
+            TenantStatus(**row)
+            for row in read("tenants", stale_after=STALE_AFTER_HOURS, stuck_after=STUCK_AFTER_HOURS)
+        ],
+        holds=[Hold(**row) for row in read("holds")],
+        failing=[
+            Verdict(**row) for row in read("failing_now", checks=[check.name for check in CHECKS])
+        ],
+        missing_triggers=missing_triggers(connection),
+        queues=[Queue(**row) for row in read("queues")],
+        set_aside=[SetAside(**row) for row in read("set_aside")],
+        listeners=[ListenerStatus(**row) for row in read("listeners")],
+        untold=read("untold")[0]["untold"],
+        oldest_transaction_seconds=read("oldest_transaction")[0]["seconds"],
+        incidents=[Incident(**row) for row in read("incidents")],
+        **outbox,
+    )

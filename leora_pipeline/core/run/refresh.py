@@ -1,0 +1,139 @@
+"""Refresh: brings ``customer_state`` to what the orders say. Nothing else writes that derivation.
+
+A snapshot decides whom to look at (`customers_to_refresh`); what is written is derived afterwards,
+in a statement of its own, once the customers' state rows are locked (`refresh_customers`). So
+whatever commits in between is seen, and of two refreshes of a customer the later one sees the
+earlier. What is pending for a customer is deleted with the same certainty. Nobody is waited for:
+a customer whose state somebody holds stays pending, or becomes so, for the next round.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from tempfile import SpooledTemporaryFile
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.customers.refresh import note_customers, refresh_customers
+from leora_pipeline.core.database.connection import (
+    now,
+    plan_for_whole_tables,
+    stream_rows,
+    transaction,
+)
+from leora_pipeline.core.database.statements import statements
+from leora_pipeline.core.run.ledger import failing_all, isolated, running_tenants, start_tenants
+from leora_pipeline.core.run.run import Run
+
+SQL = statements(__name__)
+
+
+BATCH = 20_000
+"""Customers a transaction. Only states are locked here, never rows of the CRM, so that large sets,
+which read their orders at a fraction of the cost, harm nobody."""
+
+
+MANY = 1_000
+"""Customers from which on a batch reads its orders with the memory of a whole table's read, and
+a refresh leaves statistics behind that are too old for the steps after it."""
+
+
+def refresh(engine: sa.Engine, run: Run) -> int:
+    """Refreshes all customers of the run's tenants whose state the orders or the CRM outdated.
+
+    Returns:
+        How many customers were looked at more closely.
+    """
+    if run.mode == "incremental":
+        start_tenants(engine, run, waiting_tenants(engine, run))
+    else:
+        start_tenants(engine, run)
+    count = 0
+    with failing_all(engine, run):
+        if run.mode != "incremental":
+            forget_deleted_customers(engine, run)
+        sound = {tenant.tenant_id: tenant for tenant in running_tenants(engine, run)}
+        for tenant_id, customer_ids in customers_to_refresh(engine, run):
+            tenant = sound.pop(tenant_id, None)
+            if tenant is None:
+                continue
+            with isolated(engine, run, tenant):
+                with transaction(engine) as connection:
+                    if len(customer_ids) >= MANY:
+                        plan_for_whole_tables(connection)
+                    locked = refresh_customers(
+                        connection,
+                        tenant_id,
+                        customer_ids,
+                        as_of=run.as_of,
+                        write_dates=run.write_dates,
+                    )
+                    if run.mode != "incremental":  # Which finds them again by itself.
+                        skipped = set(customer_ids).difference(locked)
+                        note_customers(connection, tenant_id, sorted(skipped))
+                sound[tenant_id] = tenant  # Comes back only if this batch went through.
+                count += len(customer_ids)
+                run.on_progress("refresh", count)
+        if count >= MANY:
+            with transaction(engine) as connection:
+                connection.execute(SQL.analyze_states)
+    return count
+
+
+def waiting_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
+    """Returns the run's tenants for whom an incremental run has something to do."""
+    with transaction(engine) as connection:
+        return list(
+            connection.execute(
+                SQL.waiting_tenants,
+                {"tenant_ids": run.tenant_ids, "as_of": run.as_of or now(connection)},
+            ).scalars()
+        )
+
+
+def customers_to_refresh(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, list[UUID]]]:
+    """Finds, in one read over all tenants of the run, the customers to refresh.
+
+    For an incremental run those are the pending and the due; for any other it is a look at all.
+
+    The read ends before the first batch is handed out. Were it still open then, a migration of the
+    CRM would wait for it, and a refresh, on another connection, behind the migration: for ever. The
+    ids wait in a file where they are many.
+
+    Yields:
+        A tenant's id and up to `BATCH` ids of its customers, ascending, tenant by tenant.
+    """
+    query = "waiting_customers" if run.mode == "incremental" else "stale_customers"
+    with SpooledTemporaryFile(max_size=2**20) as waiting:
+        counts: Counter[UUID] = Counter()
+        with transaction(engine) as connection:
+            as_of = run.as_of or now(connection)
+            plan_for_whole_tables(connection)
+            for tenant_id, customer_id in stream_rows(
+                connection,
+                SQL.for_driver(query),
+                {"tenant_ids": run.tenant_ids, "as_of": as_of, "write_dates": run.write_dates},
+                size=BATCH,
+            ):
+                assert isinstance(tenant_id, UUID)
+                assert isinstance(customer_id, UUID)
+                waiting.write(customer_id.bytes)
+                counts[tenant_id] += 1
+        waiting.seek(0)
+        for tenant_id, count in counts.items():
+            for start in range(0, count, BATCH):
+                size = min(BATCH, count - start)
+                yield tenant_id, [UUID(bytes=waiting.read(16)) for _ in range(size)]
+
+
+def forget_deleted_customers(engine: sa.Engine, run: Run) -> None:
+    """Deletes the state of customers that the CRM has no more, and what is pending for nobody."""
+    with transaction(engine) as connection:
+        connection.execute(SQL.forget_pending_of_deleted_tenants)
+        connection.execute(SQL.forget_shifts_of_deleted_customers)
+        connection.execute(
+            SQL.forget_deleted_customers,
+            {"tenant_ids": run.tenant_ids},
+        )

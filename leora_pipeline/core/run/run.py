@@ -1,0 +1,119 @@
+"""A run: what it covers, and what becomes of each of its tenants.
+
+Tenants are isolated from each other. Each step works on one tenant at a time in transactions of
+its own; one that fails is recorded in ``tenant_run`` and left out by the steps after it, while the
+others go on. What does not belong here: what the steps do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+
+from leora_pipeline.core.crm.tenants import Tenant, find_tenants
+from leora_pipeline.core.database.connection import now, transaction
+from leora_pipeline.core.errors import WrongUsageError
+
+logger = logging.getLogger(__name__)
+
+
+Progress = Callable[[str, int], None]
+"""Told how a step advances: the step's name, and the customers it has dealt with so far."""
+
+
+Mode = Literal["full", "incremental", "partial"]
+"""A full run takes all steps over whole tenants, an incremental one over the customers for whom
+there is something to do; a partial one takes only some of the steps."""
+
+
+def no_progress(step: str, customers: int) -> None:
+    """Takes no notice of a step's advance."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run covers.
+
+    Attributes:
+        run_id: Names the run in all tables; Dagster's own run id where Dagster runs it.
+        tenants: The tenants in scope.
+        mode: See `Mode`.
+        as_of: A literal instant to judge by (aware), or None for the database's clock, read each
+            time after the locks are held.
+        allow_mass_change: Ids of the tenants whose hold this run releases and passes.
+        write_dates: Whether ``"lastOrderDate"`` is written too.
+        on_progress: Told how the steps advance.
+    """
+
+    run_id: str
+    tenants: tuple[Tenant, ...]
+    mode: Mode = "full"
+    as_of: datetime | None = None
+    allow_mass_change: frozenset[UUID] = frozenset()
+    write_dates: bool = True
+    on_progress: Progress = field(default=no_progress, compare=False)
+
+    @property
+    def path(self) -> str:
+        """The cause to log of a transition that nothing explains better than who found it."""
+        return "incremental" if self.mode == "incremental" else "nightly"
+
+    @property
+    def tenant_ids(self) -> list[UUID]:
+        """The ids of the tenants in scope."""
+        return [tenant.tenant_id for tenant in self.tenants]
+
+
+def plan_run(
+    engine: sa.Engine,
+    *,
+    tenant_slugs: Sequence[str] = (),
+    allow_mass_change: Sequence[str] = (),
+    as_of: datetime | None = None,
+    run_id: str | None = None,
+    mode: Mode = "full",
+    may_be_future: bool = False,
+    write_dates: bool = True,
+    on_progress: Progress = no_progress,
+) -> Run:
+    """Resolves what somebody asked for into a run; writes nothing.
+
+    Args:
+        engine: The CRM's database.
+        tenant_slugs: The tenants to cover; empty for all.
+        allow_mass_change: The slugs of the tenants whose mass demotion is meant.
+        as_of: Judge by this instant (aware) instead of the clock.
+        run_id: The run's name; a new one by default.
+        mode: See `Mode`.
+        may_be_future: Whether `as_of` may lie in the future, as it may for a preview.
+        write_dates: Whether ``"lastOrderDate"`` is written too.
+        on_progress: Told how the steps advance.
+
+    Raises:
+        WrongUsageError: A slug is unknown, or `as_of` lies in the future or has no time zone.
+    """
+    with transaction(engine) as connection:
+        tenants = find_tenants(connection, tenant_slugs)
+        allowed = find_tenants(connection, allow_mass_change) if allow_mass_change else ()
+        if as_of is not None and as_of.tzinfo is None:
+            raise WrongUsageError(f"as_of {as_of} has no time zone; write it with one, such as +00")
+        if as_of is not None and not may_be_future and as_of > now(connection):
+            raise WrongUsageError(
+                f"as_of {as_of.isoformat()} lies in the future; "
+                "an update takes an instant of the past, or none for now"
+            )
+    return Run(
+        run_id=run_id or str(uuid4()),
+        tenants=tenants,
+        mode=mode,
+        as_of=as_of,
+        allow_mass_change=frozenset(tenant.tenant_id for tenant in allowed),
+        write_dates=write_dates,
+        on_progress=on_progress,
+    )
