@@ -54,7 +54,7 @@ WHERE c.id = ANY (%s)
 
 IS_QUIET = """
 SELECT NOT EXISTS (SELECT FROM leora_pipeline.pending_customer)
-AND NOT EXISTS (SELECT FROM leora_pipeline.customer_state WHERE to_tell)
+AND NOT EXISTS (SELECT FROM leora_pipeline.customer_state WHERE needs_sync)
 """
 
 

@@ -98,7 +98,7 @@ def _change(
             [tenant] = find_tenants(connection, [tenant_slug])
             values = read_values(connection)
         with working("counting who would move"):
-            change = change_policy(engine, tenant, values, changed_by=_user(), is_rehearsal=True)
+            change = change_policy(engine, tenant, values, changed_by=_user(), dry_run=True)
         if change.after:
             if not as_json:
                 _print_change(tenant_slug, change)

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from leora_pipeline.core.crm.requirements import (
     SCHEMA_REVISION,
-    functions_digest,
+    functions_fingerprint,
     installed_schema,
     missing_triggers,
     require_released,
@@ -52,7 +52,7 @@ TRIGGERS = {
 LOCK_TIMEOUT_MS = 500
 LOCK_ATTEMPTS = 10
 
-UNRELEASED_TABLES = ("policy_shift", "set_aside_customer")
+UNRELEASED_TABLES = ("policy_reclassification", "quarantined_customer")
 """Tables that only schemas from before the first release have."""
 
 
@@ -69,7 +69,7 @@ def is_installed(engine: sa.Engine, *, triggers: bool = True) -> bool:
 def _is_current(connection: sa.Connection) -> bool:
     installed = installed_schema(connection)
     require_released(installed)
-    return installed == (SCHEMA_REVISION, functions_digest())
+    return installed == (SCHEMA_REVISION, functions_fingerprint())
 
 
 def install_schema(engine: sa.Engine, *, triggers: bool = True) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import sqlalchemy as sa
 
 from leora_pipeline.core.alerting.digest import write_digests
-from leora_pipeline.core.crm.requirements import functions_digest
+from leora_pipeline.core.crm.requirements import functions_fingerprint
 from leora_pipeline.core.errors import TenantsFailedError
 from leora_pipeline.core.reporting.summary import summarize
 from leora_pipeline.core.run.apply import apply
@@ -50,7 +50,7 @@ def _step_asset(
         owners=["team:data"],
         group_name="account_types",
         # What an asset holds follows from the SQL functions: the UI shows when they changed.
-        code_version=functions_digest(),
+        code_version=functions_fingerprint(),
     )
 
 
@@ -142,7 +142,7 @@ def account_type_changes(
     if context.run.tags.get(MODE_TAG) == PREVIEW:
         with crm.connect() as engine, as_failure():
             run = scope.plan_run(
-                engine, run_id=context.run.run_id, mode="partial", may_be_future=True
+                engine, run_id=context.run.run_id, mode="partial", allow_future=True
             )
             return _described_changes(engine, plan_preview(engine, run))
     with _step(context, crm, scope) as (engine, run):

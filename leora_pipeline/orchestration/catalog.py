@@ -128,7 +128,7 @@ STATE_COLUMNS = {
     "account_type": Column(
         "text", "The type that the rule gives: ACTIVE, TARGET or PROSPECT", _ORDER_SOURCES
     ),
-    "to_tell": Column(
+    "needs_sync": Column(
         "boolean", "Whether the CRM still has to be told", ((CUSTOMERS, "accountType"),)
     ),
 }

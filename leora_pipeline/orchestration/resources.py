@@ -63,7 +63,7 @@ class RunScope(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
 
     def plan_run(
-        self, engine: sa.Engine, *, run_id: str, mode: Mode, may_be_future: bool = False
+        self, engine: sa.Engine, *, run_id: str, mode: Mode, allow_future: bool = False
     ) -> Run:
         """Resolves the scope into a run of the core's."""
         return plan_run(
@@ -73,7 +73,7 @@ class RunScope(dg.ConfigurableResource):  # type: ignore[type-arg]
             allow_mass_change=self.allow_mass_change,
             run_id=run_id,
             mode=mode,
-            may_be_future=may_be_future,
+            allow_future=allow_future,
             write_dates=Settings.from_environment().write_last_order_date,
         )
 

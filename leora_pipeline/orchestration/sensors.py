@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from leora_pipeline.core.reporting.status import STUCK_AFTER_HOURS
-from leora_pipeline.core.run.refresh import waiting_tenants
+from leora_pipeline.core.run.refresh import actionable_tenants
 from leora_pipeline.core.run.run import plan_run
 from leora_pipeline.orchestration.jobs import incremental_account_types
 from leora_pipeline.orchestration.resources import CrmDatabase
@@ -79,7 +79,7 @@ def new_orders(
     """Looks once, by index ranges, at what waits."""
     with crm.connect() as engine:
         run = plan_run(engine, mode="incremental")
-        waiting_ids = set(waiting_tenants(engine, run))
+        waiting_ids = set(actionable_tenants(engine, run))
     waiting = [tenant.slug for tenant in run.tenants if tenant.tenant_id in waiting_ids]
     records = context.instance.get_run_records(
         dg.RunsFilter(job_name=incremental_account_types.name), limit=20

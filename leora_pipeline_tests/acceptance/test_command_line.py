@@ -686,7 +686,7 @@ def test_status_counts_who_still_has_to_be_told(crm_of_user: Crm, leora: Leora) 
         someone.exec_driver_sql(f"SELECT FROM \"Customer\" WHERE id = '{customer}' FOR UPDATE")
         assert leora("update").code == 0
         told = json_of(leora("status", "--json"))
-        assert told["untold"] == 1
+        assert told["unsynced"] == 1
         assert told["oldest_transaction_seconds"] > 0
 
 

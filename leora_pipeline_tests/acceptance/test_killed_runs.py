@@ -345,8 +345,8 @@ def assert_at_rest(scene: Scene) -> None:
     assert wrong_customers(scene.crm.engine) == {}
     assert scene.logged() == scene.moves
     assert scene.crm.pending() == set()
-    untold = scene.crm.run("SELECT FROM leora_pipeline.customer_state WHERE to_tell")
-    assert untold == []
+    unsynced = scene.crm.run("SELECT FROM leora_pipeline.customer_state WHERE needs_sync")
+    assert unsynced == []
 
 
 PAIRS = [("full", "incremental"), ("incremental", "full")]

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import create_engine
-from leora_pipeline.core.run.refresh import waiting_tenants
+from leora_pipeline.core.run.refresh import actionable_tenants
 from leora_pipeline.core.run.run import plan_run
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
@@ -139,7 +139,7 @@ def is_at_rest(engine: sa.Engine, build: CrmBuilder) -> bool:
     return (
         not build.pending()
         and not build.run(soon)
-        and not waiting_tenants(engine, plan_run(engine, mode="incremental"))
+        and not actionable_tenants(engine, plan_run(engine, mode="incremental"))
     )
 
 

@@ -51,7 +51,7 @@ class Cellar:
     def goes_wrong(self) -> None:
         """Opens an incident."""
         self.build.run(
-            "INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id, noted_at) "
+            "INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id, captured_at) "
             "VALUES (:tenant, gen_random_uuid(), now() - interval '1 hour')",
             tenant=self.tenant,
         )

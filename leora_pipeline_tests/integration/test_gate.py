@@ -83,7 +83,7 @@ def counts(build: CrmBuilder, tenant: UUID) -> dict[str | None, int]:
 def holds(build: CrmBuilder, tenant: UUID) -> list[Any]:
     """Returns a tenant's holds, past and in force, oldest first."""
     return build.run(
-        "SELECT lost_customers, classified_customers, released_by "
+        "SELECT order_loss_customers, classified_customers, released_by "
         "FROM leora_pipeline.tenant_hold WHERE tenant_id = :tenant ORDER BY held_at",
         tenant=tenant,
     )
@@ -437,7 +437,7 @@ def test_demotions_of_the_last_day_count_over_all_paths(
     (result,) = update_account_types(engine=engine)
 
     assert (result.held, result.prospect) == (True, 8)
-    assert [hold.lost_customers for hold in holds(build, tenant)] == [11]
+    assert [hold.order_loss_customers for hold in holds(build, tenant)] == [11]
 
 
 def test_the_hook_alone_cannot_demote_beyond_the_limit(

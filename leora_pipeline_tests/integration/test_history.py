@@ -282,7 +282,7 @@ def test_every_transition_is_told_with_its_cause_in_words(
     update_account_types(engine=engine)
     build.cancel(order)
     update_account_types(engine=engine)
-    build.run("UPDATE leora_pipeline.customer_state SET told_type = NULL")
+    build.run("UPDATE leora_pipeline.customer_state SET synced_type = NULL")
     build.set_type(customer, "ACTIVE")
     update_customer_account_type(customer, engine=engine)
     build.customer(tenant, orders=(ago(days=1),))

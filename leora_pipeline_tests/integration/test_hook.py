@@ -26,13 +26,13 @@ from leora_pipeline import (
     after_order_create_batch,
     update_account_types,
 )
-from leora_pipeline.core.customers.refresh import meet_customers, refresh_customers
+from leora_pipeline.core.customers.refresh import ensure_customer_state, refresh_customers
 from leora_pipeline.core.customers.write_back import lock_customers
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.realtime import hook as hook_module
-from leora_pipeline.core.realtime.batch import take_overdue, take_pending
-from leora_pipeline.core.run.refresh import waiting_tenants
+from leora_pipeline.core.realtime.batch import take_actionable, take_pending
+from leora_pipeline.core.run.refresh import actionable_tenants
 from leora_pipeline.core.run.run import Run, plan_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.migrations import install_schema, remove_schema
@@ -96,14 +96,14 @@ def listen(engine: sa.Engine, tenant: UUID) -> None:
     """Takes the batches of a tenant that a listener takes."""
     run = Run(run_id="listener", tenants=(), mode="incremental")
     take_pending(engine, run, tenant)
-    take_overdue(engine, run, tenant)
+    take_actionable(engine, run, tenant)
 
 
 def assert_at_rest(engine: sa.Engine, build: CrmBuilder) -> None:
     """Asserts that all are as the oracle says, and that nothing is left for any run."""
     assert wrong_customers(engine) == {}
     assert build.pending() == set()
-    assert waiting_tenants(engine, plan_run(engine, mode="incremental")) == []
+    assert actionable_tenants(engine, plan_run(engine, mode="incremental")) == []
     settled = everything(build)
     update_account_types(engine=engine)
     assert everything(build) == settled
@@ -919,7 +919,7 @@ def test_a_customer_whom_somebody_is_meeting_is_not_waited_for(
     customer = build.customer(tenant, orders=(ago(days=1),))
 
     with transaction(engine) as refreshing:
-        meet_customers(refreshing, tenant, [customer])
+        ensure_customer_state(refreshing, tenant, [customer])
         result = background.submit(hook, customer, engine=engine).result(timeout=PATIENCE)
 
     assert (result.updated, result.left) == (0, 1)

@@ -279,7 +279,7 @@ def test_pending_customers_that_do_not_drain_are_told(
 ) -> None:
     build.customer(cellar)
     assert sync_incidents(engine) == NOTHING
-    build.run("UPDATE leora_pipeline.pending_customer SET noted_at = now() - interval '1 hour'")
+    build.run("UPDATE leora_pipeline.pending_customer SET captured_at = now() - interval '1 hour'")
     assert sync_incidents(engine) == Changes(opened=1)
     update_account_types(engine=engine)
     assert sync_incidents(engine) == Changes(resolved=1)
@@ -290,7 +290,7 @@ def test_pending_changes_of_a_tenant_that_is_gone_alarm_nobody(
     engine: sa.Engine, build: CrmBuilder, cellar: UUID
 ) -> None:
     build.run(
-        "INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id, noted_at) "
+        "INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id, captured_at) "
         "VALUES (gen_random_uuid(), gen_random_uuid(), now() - interval '1 hour')"
     )
     status = read_status(engine)

@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from leora_pipeline import AccountTypeUpdateResult, update_account_types
 from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
-from leora_pipeline.core.database.connection import now, plan_for_whole_tables, transaction
+from leora_pipeline.core.database.connection import now, transaction, tune_for_whole_tables
 from leora_pipeline.core.database.statements import statements
-from leora_pipeline.core.run.refresh import customers_to_refresh, waiting_tenants
+from leora_pipeline.core.run.refresh import actionable_tenants, customers_to_refresh
 from leora_pipeline.core.run.run import plan_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.sample.crm import load
@@ -46,7 +46,7 @@ def incremental(engine: sa.Engine) -> list[AccountTypeUpdateResult]:
 
 def waiting(engine: sa.Engine) -> list[UUID]:
     """Returns the tenants for whom an incremental run would find something to do now."""
-    return waiting_tenants(engine, plan_run(engine, mode="incremental"))
+    return actionable_tenants(engine, plan_run(engine, mode="incremental"))
 
 
 def assert_settled(engine: sa.Engine, build: CrmBuilder) -> None:
@@ -733,16 +733,16 @@ def test_what_there_is_to_do_is_found_without_a_scan(large: sa.Engine, build: Cr
             connection.execute(
                 sa.text(
                     "EXPLAIN "
-                    + statements("leora_pipeline.core.run.refresh").text("waiting_tenants")
+                    + statements("leora_pipeline.core.run.refresh").text("actionable_tenants")
                 ),
                 parameters,
             ).all(),
         ]
-        plan_for_whole_tables(connection)
+        tune_for_whole_tables(connection)
         plans += [
             connection.exec_driver_sql(f"EXPLAIN {query}", parameters).all()
             for query in (
-                statements("leora_pipeline.core.run.refresh").text("waiting_customers"),
+                statements("leora_pipeline.core.run.refresh").text("customers_to_look_at"),
                 "SELECT * FROM leora_pipeline.due_customers("
                 "%(tenant_ids)s::uuid[], %(as_of)s::timestamptz)",
             )
@@ -774,7 +774,7 @@ def test_a_few_changes_are_refreshed_and_told_without_a_scan(
             apply_customers(connection, run, tenant_id, locked, path="test")
 
     assert {build.type_of(customer) for customer in changed} == {"PROSPECT"}
-    assert waiting_tenants(large, run) == []
+    assert actionable_tenants(large, run) == []
 
 
 @contextmanager

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.realtime import batch
-from leora_pipeline.core.realtime.batch import take_overdue, take_pending
-from leora_pipeline.core.run.refresh import waiting_tenants
+from leora_pipeline.core.realtime.batch import take_actionable, take_pending
+from leora_pipeline.core.run.refresh import actionable_tenants
 from leora_pipeline.core.run.run import Mode, Run, plan_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
@@ -242,7 +242,7 @@ def pass_time(days: float) -> Step:
                 ('"Customer"', ('"lastOrderDate"',)),
                 (
                     "leora_pipeline.customer_state",
-                    ("last_order_at", "next_order_at", "imported_order_at", "told_order_at"),
+                    ("last_order_at", "next_order_at", "imported_order_at", "synced_order_at"),
                 ),
             ):
                 sets = ", ".join(f"{one} = {one} - {days} * interval '24 hours'" for one in columns)
@@ -255,8 +255,8 @@ def listen_to_pending(tenant: UUID) -> Step:
     return lambda world: take_pending(world.engine, LISTENER, tenant, after=0)
 
 
-def listen_to_overdue(tenant: UUID) -> Step:
-    return lambda world: take_overdue(world.engine, LISTENER, tenant)
+def listen_to_actionable(tenant: UUID) -> Step:
+    return lambda world: take_actionable(world.engine, LISTENER, tenant)
 
 
 CALL_HOOK = "SELECT * FROM leora_pipeline.after_order_create(CAST(:ids AS uuid[]))"
@@ -333,7 +333,7 @@ def histories() -> st.SearchStrategy[list[Step]]:
         runs,
         st.builds(listen_to_pending, tenant),
         st.builds(listen_to_pending, tenant),
-        st.builds(listen_to_overdue, tenant),
+        st.builds(listen_to_actionable, tenant),
         st.builds(call_hook, st.lists(index, min_size=1, max_size=3)),
         st.builds(call_hook_within, index, days, days, st.booleans(), st.booleans()),
         st.builds(pass_time, st.sampled_from(DAYS_THAT_PASS)),
@@ -424,14 +424,14 @@ def assert_the_log_explains_all_types(world: World) -> None:
 def take_all(world: World) -> None:
     """Takes all there is, as a listener does."""
     for attempt in count():
-        left = waiting_tenants(world.engine, plan_run(world.engine, mode="incremental"))
+        left = actionable_tenants(world.engine, plan_run(world.engine, mode="incremental"))
         if not left and not world.build.pending():
             return
         assert attempt < 100, "it never comes to rest"
         for tenant in TENANTS:
             while take_pending(world.engine, LISTENER, tenant, after=0).is_full:
                 pass
-            take_overdue(world.engine, LISTENER, tenant)
+            take_actionable(world.engine, LISTENER, tenant)
 
 
 @settings(
@@ -468,7 +468,7 @@ def test_after_any_history_all_is_as_the_oracle_says_once_everything_noted_is_ta
     } == expected(world, as_of)
     assert_the_log_explains_all_types(world)
     assert world.build.pending() == set()
-    assert waiting_tenants(engine, replace(run_, run_id="again")) == []
+    assert actionable_tenants(engine, replace(run_, run_id="again")) == []
     assert world.build.run("SELECT status FROM leora_pipeline.tenant_run WHERE error <> ''") == []
     assert not world.build.run("SELECT FROM leora_pipeline.customer_state WHERE failures > 0")
 

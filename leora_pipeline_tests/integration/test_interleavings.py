@@ -334,7 +334,7 @@ def test_a_run_does_not_wait_for_a_customer_that_the_crm_holds(
         crm.execute(sa.text('UPDATE "Customer" SET name = name WHERE id = :id'), {"id": held})
         update_account_types(engine=engine)
         assert (build.type_of(held), build.type_of(free)) == (None, "ACTIVE")
-        assert state(build, held).to_tell
+        assert state(build, held).needs_sync
         assert not update_customer_account_type(held, engine=engine).is_changed
 
     settle(engine, build)
@@ -522,7 +522,10 @@ def test_two_refreshes_that_meet_a_customer_at_once_make_one_state(
         build.order(tenant, customer, ago(days=1))
     second.result(DEADLINE)
 
-    assert (state(build, customer).account_type, state(build, customer).to_tell) == ("ACTIVE", True)
+    assert (state(build, customer).account_type, state(build, customer).needs_sync) == (
+        "ACTIVE",
+        True,
+    )
     settle(engine, build)
     assert build.type_of(customer) == "ACTIVE"
 
@@ -534,10 +537,10 @@ def test_a_refresh_never_overwrites_a_state_that_it_could_not_lock(
     # and a second refresh, which sees an order that the first one does not, is the one to meet it.
     here, there = build.tenant("cellar"), build.tenant("dry-goods")
     customer = build.customer(there)
-    build.run("ALTER FUNCTION leora_pipeline.meet_customers RENAME TO meet_and_go_on")
+    build.run("ALTER FUNCTION leora_pipeline.ensure_customer_state RENAME TO meet_and_go_on")
     build.run(
-        "CREATE FUNCTION leora_pipeline.meet_customers(uuid, uuid[], timestamptz) RETURNS void "
-        "LANGUAGE plpgsql AS $$ BEGIN PERFORM leora_pipeline.meet_and_go_on($1, $2, $3); "
+        "CREATE FUNCTION leora_pipeline.ensure_customer_state(uuid, uuid[], timestamptz) "
+        "RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM leora_pipeline.meet_and_go_on($1, $2, $3); "
         "IF current_setting('test.stands', true) = 'on' THEN PERFORM pg_advisory_xact_lock(1); "
         "END IF; END $$"
     )

@@ -35,9 +35,9 @@ from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.policies.change import change_policy
 from leora_pipeline.core.realtime import batch as batch_module
 from leora_pipeline.core.realtime import listener as listen
-from leora_pipeline.core.realtime.batch import Batch, PendingBatch, take_overdue, take_pending
+from leora_pipeline.core.realtime.batch import Batch, PendingBatch, take_actionable, take_pending
 from leora_pipeline.core.realtime.listener import Listener
-from leora_pipeline.core.run.refresh import waiting_tenants
+from leora_pipeline.core.run.refresh import actionable_tenants
 from leora_pipeline.core.run.run import Run, plan_run
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
@@ -95,7 +95,7 @@ def listening(engine: sa.Engine, **options: Any) -> Iterator[Listener]:
 
 def waiting(engine: sa.Engine) -> list[UUID]:
     """Returns the tenants for whom the sensor would launch a run now."""
-    return waiting_tenants(engine, plan_run(engine, mode="incremental"))
+    return actionable_tenants(engine, plan_run(engine, mode="incremental"))
 
 
 def at_rest(engine: sa.Engine, build: CrmBuilder) -> bool:
@@ -110,8 +110,8 @@ def assert_settled(engine: sa.Engine, build: CrmBuilder) -> None:
     assert everything(build) == settled
 
 
-def set_aside(build: CrmBuilder) -> dict[UUID, Any]:
-    """Returns the customers who are set aside: their error, failures, and pause in seconds."""
+def quarantined(build: CrmBuilder) -> dict[UUID, Any]:
+    """Returns the quarantined customers: their error, failures, and pause in seconds."""
     return {
         row.customer_id: row
         for row in build.run(
@@ -139,7 +139,7 @@ def pass_time(build: CrmBuilder, days: int) -> None:
             ('"Customer"', ('"lastOrderDate"',)),
             (
                 "leora_pipeline.customer_state",
-                ("last_order_at", "next_order_at", "imported_order_at", "told_order_at", "as_of"),
+                ("last_order_at", "next_order_at", "imported_order_at", "synced_order_at", "as_of"),
             ),
         ):
             sets = ", ".join(f"{one} = {one} - interval '{days} days'" for one in columns)
@@ -156,9 +156,9 @@ def drain(engine: sa.Engine, tenant: UUID) -> list[PendingBatch]:
 
 
 @pytest.fixture(autouse=True)
-def _frequent_looks_at_the_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+def _frequent_looks_at_the_actionable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps tests from waiting for what is looked at but once a second."""
-    monkeypatch.setattr(listen, "OVERDUE_SECONDS", 0.05)
+    monkeypatch.setattr(listen, "ACTIONABLE_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -484,11 +484,11 @@ def test_long_work_on_the_overdue_puts_off_the_next_look_by_no_more_than_a_momen
     spent = [0.0]
 
     def five_minutes(*arguments: Any, **options: Any) -> Batch:
-        done = take_overdue(*arguments, **options)
+        done = take_actionable(*arguments, **options)
         spent[0] += 300.0
         return done
 
-    monkeypatch.setattr(listen, "take_overdue", five_minutes)
+    monkeypatch.setattr(listen, "take_actionable", five_minutes)
     monkeypatch.setattr(
         listen, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + spent[0])
     )
@@ -710,10 +710,10 @@ def test_a_customer_whom_the_crm_refuses_is_set_aside_and_the_others_are_done(
             "(name <> 'bad' OR \"accountType\" IS NOT DISTINCT FROM 'HOLD') NOT VALID"
         )
     with listening(engine):
-        eventually(lambda: len(set_aside(build)) == 2)
+        eventually(lambda: len(quarantined(build)) == 2)
         eventually(lambda: not build.pending())
 
-    found = set_aside(build)
+    found = quarantined(build)
     assert set(found) == set(bad)
     for row in found.values():
         assert ("on credit hold" if how == "trigger" else "credit") in row.error
@@ -722,7 +722,7 @@ def test_a_customer_whom_the_crm_refuses_is_set_aside_and_the_others_are_done(
         refused_ = customer in bad
         assert build.type_of(customer) == (None if refused_ else "ACTIVE")
         assert build.log(customer) == ([] if refused_ else [(None, "ACTIVE", "order")])
-    told = [record.getMessage() for record in caplog.records if "set aside" in record.message]
+    told = [record.getMessage() for record in caplog.records if "quarantined" in record.message]
     assert len(told) == 2
     assert all(str(customer) in "".join(told) for customer in bad)
 
@@ -734,18 +734,18 @@ def test_a_customer_set_aside_is_tried_again_after_pauses_that_grow_to_an_hour(
     refuse(build, [customer])
     drain(engine, tenant)
     assert build.pending() == set(), "nobody else is to try it meanwhile"
-    since = set_aside(build)[customer].quarantined_at
-    pauses = [set_aside(build)[customer].pause]
+    since = quarantined(build)[customer].quarantined_at
+    pauses = [quarantined(build)[customer].pause]
     for _ in range(11):
-        assert take_overdue(engine, DO_LISTEN, tenant).customers == 0, "not in the pause"
+        assert take_actionable(engine, DO_LISTEN, tenant).customers == 0, "not in the pause"
         end_pauses(build)
-        take_overdue(engine, DO_LISTEN, tenant)
-        pauses.append(set_aside(build)[customer].pause)
+        take_actionable(engine, DO_LISTEN, tenant)
+        pauses.append(quarantined(build)[customer].pause)
 
     expected = [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]
     assert all(abs(one - other) <= 2 for one, other in zip(pauses, expected, strict=True)), pauses
-    assert set_aside(build)[customer].failures == 12
-    assert set_aside(build)[customer].quarantined_at == since
+    assert quarantined(build)[customer].failures == 12
+    assert quarantined(build)[customer].quarantined_at == since
 
 
 def test_a_customer_set_aside_is_done_once_the_crm_takes_it(
@@ -754,12 +754,12 @@ def test_a_customer_set_aside_is_done_once_the_crm_takes_it(
     customer = build.customer(tenant, orders=(ago(days=2),))
     refuse(build, [customer])
     with listening(engine):
-        eventually(lambda: customer in set_aside(build))
+        eventually(lambda: customer in quarantined(build))
         allow(build)
         end_pauses(build)
 
         eventually(lambda: build.type_of(customer) == "ACTIVE")
-        eventually(lambda: not set_aside(build))
+        eventually(lambda: not quarantined(build))
         assert_settled(engine, build)
 
     assert build.log(customer) == [(None, "ACTIVE", "order")]
@@ -771,12 +771,12 @@ def test_changes_of_a_customer_in_its_pause_wait_for_its_end(
     customer, other = (build.customer(tenant, orders=(ago(days=200),)) for _ in range(2))
     refuse(build, [customer])
     with listening(engine):
-        eventually(lambda: customer in set_aside(build))
+        eventually(lambda: customer in quarantined(build))
         for each in (customer, other):
             build.order(tenant, each, ago(days=1))
         eventually(lambda: build.type_of(other) == "ACTIVE")
         eventually(lambda: not build.pending(), "nor does it stay in the queue")
-        assert set_aside(build)[customer].failures == 1
+        assert quarantined(build)[customer].failures == 1
         allow(build)
         end_pauses(build)
 
@@ -792,7 +792,7 @@ def test_a_customer_who_need_no_more_be_told_stays_set_aside_no_longer(
     customer = build.customer(tenant, "PROSPECT", orders=(ago(days=2),))
     refuse(build, [customer])
     drain(engine, tenant)
-    assert set(set_aside(build)) == {customer}
+    assert set(quarantined(build)) == {customer}
     allow(build)
     if leaves == "deleted":
         build.run('DELETE FROM "Customer" WHERE id = :id', id=customer)
@@ -806,7 +806,7 @@ def test_a_customer_who_need_no_more_be_told_stays_set_aside_no_longer(
         )
     with listening(engine):
         end_pauses(build)
-        eventually(lambda: not set_aside(build))
+        eventually(lambda: not quarantined(build))
         assert_settled(engine, build)
 
 
@@ -823,7 +823,7 @@ def test_a_full_run_passes_over_a_customer_in_its_pause_and_succeeds(
     update_account_types(engine=engine)
 
     assert [build.type_of(customer) for customer in customers] == [None, "ACTIVE", "ACTIVE"]
-    assert set(set_aside(build)) == {customers[0]}
+    assert set(quarantined(build)) == {customers[0]}
     assert build.run("SELECT status, error FROM leora_pipeline.tenant_run") == [("succeeded", None)]
     assert waiting(engine) == [], "nor is it a reason to launch a run"
 
@@ -835,8 +835,8 @@ def test_a_customer_in_its_pause_is_no_reason_to_launch_a_run(
     update_account_types(engine=engine)
     refuse(build, [customer])
     pass_time(build, 10)
-    take_overdue(engine, DO_LISTEN, tenant)
-    assert set(set_aside(build)) == {customer}
+    take_actionable(engine, DO_LISTEN, tenant)
+    assert set(quarantined(build)) == {customer}
 
     assert waiting(engine) == []
     end_pauses(build)
@@ -871,7 +871,7 @@ def test_a_tenant_that_fails_as_a_whole_is_left_alone_and_goes_on_when_repaired(
             free = build.customer(other, orders=(ago(days=2),))
             eventually(lambda free=free: build.type_of(free) == "ACTIVE")
         assert {build.type_of(customer) for customer in customers} == {None}
-        assert set_aside(build) == {}
+        assert quarantined(build) == {}
         allow(build)
 
         eventually(lambda: {build.type_of(customer) for customer in customers} == {"ACTIVE"})
@@ -921,7 +921,7 @@ def test_a_privilege_that_is_revoked_sets_nobody_aside(
             build.order(tenant, customer, ago(days=1))
         eventually(lambda: len(tries(caplog)) >= 3)
         assert {build.type_of(customer) for customer in customers} == {"TARGET"}
-        assert set_aside(build) == {}
+        assert quarantined(build) == {}
         build.run(f'GRANT UPDATE ("accountType") ON "Customer" TO {role.url.username}')
 
         eventually(lambda: {build.type_of(customer) for customer in customers} == {"ACTIVE"})
@@ -941,7 +941,7 @@ def test_a_table_that_is_missing_for_a_while_sets_nobody_aside(
         build.run('ALTER TABLE "Order" RENAME TO "Orders"')
         build.run('UPDATE "Orders" SET "orderedAt" = "orderedAt" + interval \'199 days\'')
         eventually(lambda: len(tries(caplog)) >= 3)
-        assert set_aside(build) == {}
+        assert quarantined(build) == {}
         assert build.pending() == {customer}
         build.run('ALTER TABLE "Orders" RENAME TO "Order"')
 
@@ -1049,7 +1049,7 @@ def test_orders_that_vanish_in_one_statement_demote_nobody(
     lose_orders(build, customers)
 
     drain(engine, tenant)
-    take_overdue(engine, DO_LISTEN, tenant)
+    take_actionable(engine, DO_LISTEN, tenant)
 
     assert demoted(build, tenant) == 0
     assert counts(build, tenant) == {"ACTIVE": count}
@@ -1065,11 +1065,11 @@ def test_a_look_at_who_is_still_to_be_told_amid_a_backlog_does_not_hide_it_from_
     lose_orders(build, customers)
 
     last = take_pending(engine, DO_LISTEN, tenant).last
-    take_overdue(engine, DO_LISTEN, tenant)
+    take_actionable(engine, DO_LISTEN, tenant)
     assert last is not None
     while (batch := take_pending(engine, DO_LISTEN, tenant, after=last)).last is not None:
         last = batch.last
-        take_overdue(engine, DO_LISTEN, tenant)
+        take_actionable(engine, DO_LISTEN, tenant)
 
     assert is_held(build, tenant)
     assert demoted(build, tenant) == 0
@@ -1095,7 +1095,7 @@ def test_what_another_listener_has_claimed_belongs_to_the_backlog(
         take_pending(engine, DO_LISTEN, tenant)
         assert demoted(build, tenant) == 0
     drain(engine, tenant)
-    take_overdue(engine, DO_LISTEN, tenant)
+    take_actionable(engine, DO_LISTEN, tenant)
 
     assert is_held(build, tenant)
     assert demoted(build, tenant) == 0
@@ -1149,7 +1149,7 @@ def test_row_level_security_switched_on_under_a_listener_demotes_nobody(
         assert all(re.search(f'row.level security.*"{table}"', line) for line in told), told
         assert not any("\n" in line for line in told)
         assert {build.type_of(customer) for customer in customers} == {"ACTIVE"}
-        assert set_aside(build) == {}
+        assert quarantined(build) == {}
         build.run(f'ALTER TABLE "{table}" DISABLE ROW LEVEL SECURITY')
 
         eventually(lambda: at_rest(engine, build))
@@ -1384,7 +1384,7 @@ def test_a_notified_listener_is_woken_by_a_change(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "NOTIFIED_POLL_SECONDS", 3600.0)
-    monkeypatch.setattr(listen, "OVERDUE_SECONDS", 3600.0)
+    monkeypatch.setattr(listen, "ACTIONABLE_SECONDS", 3600.0)
     customers = [build.customer(tenant) for _ in range(3)]
     with listening(engine, is_notified=True, poll_seconds=3600.0):
         eventually(lambda: {build.type_of(customer) for customer in customers} == {"PROSPECT"})

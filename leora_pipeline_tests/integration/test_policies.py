@@ -106,8 +106,8 @@ def moves(done: PolicyChange) -> dict[tuple[str | None, str], int]:
 def shifts(build: CrmBuilder) -> int:
     """Counts what is kept of changed policies."""
     [row] = build.run(
-        "SELECT (SELECT count(*) FROM leora_pipeline.policy_shift) + (SELECT count(*) "
-        "FROM leora_pipeline.customer_state WHERE is_shifted) AS n"
+        "SELECT (SELECT count(*) FROM leora_pipeline.policy_reclassification) + (SELECT count(*) "
+        "FROM leora_pipeline.customer_state WHERE reclassified_by_policy) AS n"
     )
     kept: int = row.n
     return kept
@@ -261,9 +261,7 @@ def test_a_rehearsal_tells_the_same_and_leaves_nothing(
         {"uncounted_statuses": ["FULFILLED"], "target_within": 400},
     ):
         before = policy_tables(build)
-        told = change_policy(
-            engine, named(engine), values, changed_by="ann@desk", is_rehearsal=True
-        )
+        told = change_policy(engine, named(engine), values, changed_by="ann@desk", dry_run=True)
         assert policy_tables(build) == before
         assert waiting(engine) == []
         assert told.moves
@@ -274,7 +272,12 @@ def test_a_rehearsal_tells_the_same_and_leaves_nothing(
 def policy_tables(build: CrmBuilder) -> list[list[Any]]:
     return [
         build.run(f"SELECT * FROM leora_pipeline.{table}")
-        for table in ("tenant_policy", "policy_change", "policy_shift", "pending_customer")
+        for table in (
+            "tenant_policy",
+            "policy_change",
+            "policy_reclassification",
+            "pending_customer",
+        )
     ]
 
 
@@ -389,7 +392,9 @@ def test_everybody_may_move_down_by_a_policy_and_a_real_loss_right_after_is_held
             ids=customers,
         )
         assert [tuple(row) for row in told] == [("left", 30)]
-        assert build.run("SELECT FROM leora_pipeline.policy_shift") == [], "they are taken over"
+        assert build.run("SELECT FROM leora_pipeline.policy_reclassification") == [], (
+            "they are taken over"
+        )
         assert counts(build, tenant) == {"ACTIVE": 30}, "it is left to those who can ask the gate"
         today = read_history(engine, customers[0]).today
         assert today is not None
@@ -852,7 +857,7 @@ def test_whom_changed_thresholds_move_is_found_by_index_ranges(
         lines = list(
             connection.exec_driver_sql(
                 f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) "
-                f"{statements('leora_pipeline.core.run.refresh').for_driver('waiting_customers')}",
+                f"{statements('leora_pipeline.core.run.refresh').for_driver('customers_to_look_at')}",
                 parameters,
             ).scalars()
         )

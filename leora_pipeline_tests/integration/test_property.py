@@ -395,7 +395,7 @@ def assert_states(found: list[dict[str, Any]], crm: Crm, expected: dict[UUID, Ve
         (crm.customers[key].tenant, key): (v.derived, v.last_order_at, v.next_order_at)
         for key, v in expected.items()
     }
-    assert [row for row in found if row["to_tell"]] == []
+    assert [row for row in found if row["needs_sync"]] == []
 
 
 def assert_log(

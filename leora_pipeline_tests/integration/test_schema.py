@@ -343,14 +343,14 @@ def test_a_policy_of_ones_own_that_equals_the_default_reads_the_same(
 # The rule costs nothing where it is used.
 
 STATEMENTS = (
-    ("run.refresh", "stale_customers"),
-    ("run.refresh", "waiting_tenants"),
+    ("run.refresh", "outdated_customers"),
+    ("run.refresh", "actionable_tenants"),
     ("run.plan", "plan_from_state"),
     ("run.plan", "plan_from_orders"),
-    ("realtime.batch", "overdue_tenants"),
-    ("realtime.batch", "overdue"),
-    ("customers.gate", "count_waiting"),
-    ("customers.gate", "weigh"),
+    ("realtime.batch", "actionable_tenants"),
+    ("realtime.batch", "actionable"),
+    ("customers.gate", "count_order_loss"),
+    ("customers.gate", "measure"),
 )
 PARAMETERS = {
     "tenant_id": UUID(int=1),
@@ -386,10 +386,10 @@ def test_the_planner_looks_into_functions_over_values(engine: sa.Engine, build: 
         "leora_pipeline.derive_account_type(s.last_order_at, s.as_of, s.as_of)",
         "leora_pipeline.is_pinned(s.account_type)",
         "leora_pipeline.type_rank(s.account_type)",
-        "leora_pipeline.type_differs(s.told_type, s.account_type)",
-        "leora_pipeline.date_differs(s.told_order_at, s.last_order_at, s.ever_ordered, true)",
-        "leora_pipeline.is_lost(s.told_type, s.account_type, s.told_order_at, s.last_order_at, "
-        "s.as_of, s.as_of)",
+        "leora_pipeline.type_differs(s.synced_type, s.account_type)",
+        "leora_pipeline.date_differs(s.synced_order_at, s.last_order_at, s.ever_ordered, true)",
+        "leora_pipeline.is_order_loss(s.synced_type, s.account_type, s.synced_order_at, "
+        "s.last_order_at, s.as_of, s.as_of)",
     )
 
     for column in columns:

@@ -82,8 +82,8 @@ def test_customers_set_aside_are_a_problem_until_they_could_be_written(
     )
 
     (line,) = read_status(engine).problems
-    assert line.kind == "customers_set_aside"
-    assert "1 customers are set aside, since the CRM's database refuses" in str(line)
+    assert line.kind == "customers_quarantined"
+    assert "1 customers are quarantined, since the CRM's database refuses" in str(line)
     assert f"of customer {customer} it says: no, never" in str(line)
 
     healthy.run(

@@ -129,7 +129,7 @@ def _deliver(
                 Message(message.title, message.body, type_, f"{tenant_id}/{message.kind}"),
             )
             if error is None:
-                connection.execute(SQL.note_delivery, {**scope, "digest": chosen})
+                connection.execute(SQL.record_delivery, {**scope, "digest": chosen})
             else:
                 failures.append(error)
 
@@ -141,7 +141,7 @@ def _record_failure(
     failures: Sequence[str],
 ) -> None:
     connection.execute(
-        SQL.note_failure,
+        SQL.record_failure,
         {
             **scope,
             "attempts": attempts,

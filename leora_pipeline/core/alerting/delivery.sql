@@ -39,7 +39,7 @@ JOIN leora_pipeline.alert_message AS e
 WHERE m.tenant_id = :tenant_id AND m.message_id = :message_id
   AND e.sent_at IS NULL AND e.expired_at IS NULL
 
--- name: note_delivery
+-- name: record_delivery
 -- Notes that an address has got a message.
 UPDATE leora_pipeline.alert_message
 SET delivered_to = array_append(delivered_to, CAST(:digest AS text)),
@@ -52,7 +52,7 @@ UPDATE leora_pipeline.alert_message
 SET sent_at = clock_timestamp(), last_error = NULL
 WHERE tenant_id = :tenant_id AND message_id = :message_id
 
--- name: note_failure
+-- name: record_failure
 -- Notes that some address could not be given a message, and when to try again.
 UPDATE leora_pipeline.alert_message
 SET attempts = :attempts, retry_at = clock_timestamp() + make_interval(secs => :pause),

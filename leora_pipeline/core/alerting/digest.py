@@ -92,16 +92,16 @@ def digest_body(named: Sequence[sa.Row[Any]], instant: datetime) -> str:
     """
     customers: int = named[0].customers
     lines = [f"{_counted(customers)} became TARGET since the last digest."]
-    untold = customers
+    unsynced = customers
     for sales_rep, group in groupby(named, key=lambda customer: customer.sales_rep):
         of_rep = list(group)
         lines += ["", f"Sales rep {sales_rep}:" if sales_rep else "Without a sales rep:"]
         lines += [_customer_line(customer, instant) for customer in of_rep]
         if rest := of_rep[0].of_rep - len(of_rep):
             lines.append(f"- … and {rest} more")
-        untold -= of_rep[0].of_rep
-    if untold:
-        lines += ["", f"And {_counted(untold)} of other sales reps; the CRM lists all as TARGET."]
+        unsynced -= of_rep[0].of_rep
+    if unsynced:
+        lines += ["", f"And {_counted(unsynced)} of other sales reps; the CRM lists all as TARGET."]
     return "\n".join(lines)
 
 

@@ -38,7 +38,7 @@ _NAMES = {
     "run_stuck": "run stuck",
     "pipeline_stale": "pipeline stale",
     "pending_not_draining": "pending customers not draining",
-    "customers_set_aside": "customers set aside",
+    "customers_quarantined": "customers quarantined",
 }
 """What people call the kinds, but for checks that are named after what has to be true."""
 

@@ -131,7 +131,7 @@ def _require_migrated(connection: sa.Connection) -> None:
             f"the schema leora_pipeline is at revision {installed.revision}, and this version of "
             f"the pipeline needs {SCHEMA_REVISION}; run `leora migrate` with the newer of the two"
         )
-    if installed.functions_digest != functions_digest():
+    if installed.functions_fingerprint != functions_fingerprint():
         raise UnfitDatabaseError(
             "the functions of the schema leora_pipeline are those of another version of the "
             "pipeline; run `leora migrate` with the newer of the two"
@@ -143,12 +143,12 @@ class InstalledSchema(NamedTuple):
 
     Attributes:
         revision: The revision of its tables, or None where there is no schema.
-        functions_digest: The digest of its functions; None in a schema from before the first
+        functions_fingerprint: The digest of its functions; None in a schema from before the first
             release, whatever its revision says.
     """
 
     revision: str | None
-    functions_digest: str | None
+    functions_fingerprint: str | None
 
 
 def installed_schema(connection: sa.Connection) -> InstalledSchema:
@@ -161,7 +161,7 @@ def installed_schema(connection: sa.Connection) -> InstalledSchema:
 
     return InstalledSchema(
         read("revision") if has.revision else None,
-        read("functions_digest") if has.functions_digest else None,
+        read("functions_fingerprint") if has.functions_fingerprint else None,
     )
 
 
@@ -171,7 +171,7 @@ def require_released(installed: InstalledSchema) -> None:
     Raises:
         UnfitDatabaseError: It is one; the text says how to replace it, and what that loses.
     """
-    if installed.revision is not None and installed.functions_digest is None:
+    if installed.revision is not None and installed.functions_fingerprint is None:
         raise UnfitDatabaseError(
             "the schema leora_pipeline was installed by a version from before the first release "
             f"(its revision {installed.revision}) and cannot be upgraded: `leora migrate --down` "
@@ -187,7 +187,7 @@ def schema_revision(connection: sa.Connection) -> str | None:
 
 
 @cache
-def functions_digest() -> str:
+def functions_fingerprint() -> str:
     """Returns the digest of the SQL functions that this code is written for."""
     digest = sha256()
     for file in sorted(FUNCTIONS_FOLDER.glob("*.sql")):

@@ -41,16 +41,16 @@ SELECT
   ) AS revision,
   EXISTS (
     SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-    WHERE n.nspname = 'leora_pipeline' AND p.proname = 'functions_digest'
-  ) AS functions_digest
+    WHERE n.nspname = 'leora_pipeline' AND p.proname = 'functions_fingerprint'
+  ) AS functions_fingerprint
 
 -- name: revision
 -- The installed revision of the tables; at most one row.
 SELECT version_num FROM leora_pipeline.alembic_version
 
--- name: functions_digest
+-- name: functions_fingerprint
 -- The digest of the installed functions.
-SELECT leora_pipeline.functions_digest()
+SELECT leora_pipeline.functions_fingerprint()
 
 -- name: missing_triggers
 -- The triggers on the CRM's tables that are not there, or switched off.

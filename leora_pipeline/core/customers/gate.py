@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class GateReading:
+class GateMeasurement:
     """What the gate judges by, for one tenant.
 
     Attributes:
@@ -40,7 +40,7 @@ class GateReading:
     is_excess: bool
 
 
-def weigh(connection: sa.Connection, tenant_id: UUID, waiting: int) -> GateReading:
+def measure(connection: sa.Connection, tenant_id: UUID, waiting: int) -> GateMeasurement:
     """Weighs demotions by lost orders that wait to be told against a tenant's limits.
 
     Args:
@@ -48,8 +48,8 @@ def weigh(connection: sa.Connection, tenant_id: UUID, waiting: int) -> GateReadi
         tenant_id: The tenant.
         waiting: How many of its customers wait for such a demotion.
     """
-    row = connection.execute(SQL.weigh, {"tenant_id": tenant_id, "waiting": waiting}).one()
-    return GateReading(row.lost, row.classified, row.is_excess)
+    row = connection.execute(SQL.measure, {"tenant_id": tenant_id, "waiting": waiting}).one()
+    return GateMeasurement(row.lost, row.classified, row.is_excess)
 
 
 def is_held(connection: sa.Connection, tenant_id: UUID) -> bool:
@@ -58,7 +58,7 @@ def is_held(connection: sa.Connection, tenant_id: UUID) -> bool:
     return held
 
 
-def judge_tenant(
+def evaluate_gate(
     connection: sa.Connection, run: Run, tenant_id: UUID, *, may_release: bool
 ) -> bool:
     """Holds or releases a tenant by what would be written now.
@@ -80,10 +80,10 @@ def judge_tenant(
             _release(connection, tenant_id, "allow_mass_change")
         return False
     waiting: int = connection.execute(
-        SQL.count_waiting,
+        SQL.count_order_loss,
         {"tenant_id": tenant_id, "as_of": run.as_of or now(connection)},
     ).scalar_one()
-    reading = weigh(connection, tenant_id, waiting) if waiting else None
+    reading = measure(connection, tenant_id, waiting) if waiting else None
     if reading is None or not reading.is_excess:
         if was_held and may_release:
             _release(connection, tenant_id, "full run")

@@ -10,7 +10,7 @@ SELECT EXISTS (
   SELECT FROM leora_pipeline.tenant_hold WHERE tenant_id = :tenant_id AND released_at IS NULL
 )
 
--- name: count_waiting
+-- name: count_order_loss
 -- The customers of a tenant whose demotion by a lost order waits to be told; an index finds the few.
 SELECT count(*)
 FROM leora_pipeline.tenant_thresholds(
@@ -19,13 +19,13 @@ FROM leora_pipeline.tenant_thresholds(
 CROSS JOIN leora_pipeline.customer_state AS s
 JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
 WHERE s.tenant_id = :tenant_id
-  AND s.to_tell
-  AND leora_pipeline.is_lost(
-    c."accountType"::text, s.account_type, s.told_order_at, s.last_order_at,
+  AND s.needs_sync
+  AND leora_pipeline.is_order_loss(
+    c."accountType"::text, s.account_type, s.synced_order_at, s.last_order_at,
     q.active_since, q.target_since
   )
 
--- name: weigh
+-- name: measure
 -- The waiting demotions and those of the last 24 hours against the tenant's limits. Those that a
 -- run was allowed on purpose are no sign of anything. The classified customers are counted only as
 -- far as it takes to know that there are enough of them.
@@ -55,7 +55,7 @@ CROSS JOIN LATERAL (
 -- name: hold
 -- Puts a hold in force; there is at most one a tenant.
 INSERT INTO leora_pipeline.tenant_hold
-  (tenant_id, held_at, run_id, lost_customers, classified_customers)
+  (tenant_id, held_at, run_id, order_loss_customers, classified_customers)
 VALUES (:tenant_id, clock_timestamp(), :run_id, :lost, :classified)
 
 -- name: release

@@ -52,7 +52,7 @@ def refresh_customers(
     return locked
 
 
-def meet_customers(
+def ensure_customer_state(
     connection: sa.Connection, tenant_id: UUID, customer_ids: Sequence[UUID]
 ) -> None:
     """Gives customers who are met for the first time a state that a refresh can lock.
@@ -60,17 +60,17 @@ def meet_customers(
     Only in a short transaction: others who meet them too wait for it to end.
     """
     connection.execute(
-        SQL.meet_customers,
+        SQL.ensure_customer_state,
         {"tenant_id": tenant_id, "customer_ids": list(customer_ids)},
     )
 
 
-def note_customers(
+def enqueue_customers(
     connection: sa.Connection, tenant_id: UUID, customer_ids: Sequence[UUID]
 ) -> None:
     """Leaves customers to the next who looks, as if a change had just been noted for them."""
     if customer_ids:
         connection.execute(
-            SQL.note_customers,
+            SQL.enqueue_customers,
             {"tenant_id": tenant_id, "customer_ids": list(customer_ids)},
         )

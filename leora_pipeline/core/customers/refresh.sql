@@ -1,6 +1,6 @@
--- name: meet_customers
+-- name: ensure_customer_state
 -- A first state for customers met for the first time.
-SELECT leora_pipeline.meet_customers(:tenant_id, CAST(:customer_ids AS uuid[]), NULL)
+SELECT leora_pipeline.ensure_customer_state(:tenant_id, CAST(:customer_ids AS uuid[]), NULL)
 
 -- name: refresh_customers
 -- Derives customers anew, and tells whose state was held by nobody else.
@@ -9,7 +9,7 @@ SELECT leora_pipeline.refresh_customers(
   CAST(:write_dates AS boolean)
 )
 
--- name: note_customers
+-- name: enqueue_customers
 -- Notes customers, as a change of the CRM would, for the next who looks.
 INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
 SELECT c."tenantId", c.id

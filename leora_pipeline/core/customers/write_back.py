@@ -13,7 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.customers.gate import judge_tenant
+from leora_pipeline.core.customers.gate import evaluate_gate
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.run.run import Run
 
@@ -77,7 +77,7 @@ def apply_customers(
     customer_ids: list[UUID],
     *,
     path: str,
-    tell_lost: bool = True,
+    include_order_loss: bool = True,
 ) -> Applied:
     """Tells the CRM about customers that this transaction has locked.
 
@@ -87,8 +87,8 @@ def apply_customers(
         tenant_id: The customers' tenant.
         customer_ids: The locked customers.
         path: The cause to log where nothing else explains a transition.
-        tell_lost: Whether demotions by a lost order are among what is told; otherwise they stay to
-            be told, until the gate can see all that belong together.
+        include_order_loss: Whether demotions by order loss are written too. Otherwise they stay
+            unsynced until the gate can see all that belong together.
     """
     if not customer_ids:
         return Applied()
@@ -102,8 +102,8 @@ def apply_customers(
     }
     look = connection.execute(SQL.look, parameters).one()
     held = look.is_held
-    if look.lost and tell_lost:
-        held = judge_tenant(connection, run, tenant_id, may_release=False)
+    if look.lost and include_order_loss:
+        held = evaluate_gate(connection, run, tenant_id, may_release=False)
     elif look.lost:
         lost = set(look.lost)
         parameters["customer_ids"] = [one for one in customer_ids if one not in lost]

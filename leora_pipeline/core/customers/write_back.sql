@@ -1,11 +1,11 @@
 -- name: lock_customers
 -- The next customers to be told, locked with their states, in the order of ids, passing over those
--- that somebody holds, and those who are set aside. NO KEY UPDATE, since FOR UPDATE would block new
+-- that another session holds, and those in quarantine. NO KEY UPDATE, since FOR UPDATE would block new
 -- orders of these customers through their foreign key.
 SELECT s.customer_id
 FROM leora_pipeline.customer_state AS s
 JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
-WHERE s.tenant_id = :tenant_id AND s.to_tell
+WHERE s.tenant_id = :tenant_id AND s.needs_sync
   AND (CAST(:after AS uuid) IS NULL OR s.customer_id > CAST(:after AS uuid))
   AND (CAST(:only AS uuid[]) IS NULL OR s.customer_id = ANY (CAST(:only AS uuid[])))
   AND (s.retry_at IS NULL OR s.retry_at <= clock_timestamp())
@@ -18,7 +18,7 @@ FOR NO KEY UPDATE OF c, s SKIP LOCKED
 -- and whether a hold is in force.
 SELECT
   v.as_of,
-  leora_pipeline.lost_customers(:tenant_id, CAST(:customer_ids AS uuid[]), v.as_of) AS lost,
+  leora_pipeline.order_loss_customers(:tenant_id, CAST(:customer_ids AS uuid[]), v.as_of) AS lost,
   EXISTS (
     SELECT FROM leora_pipeline.hold_in_force WHERE tenant_id = :tenant_id
   ) AS is_held

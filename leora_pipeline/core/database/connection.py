@@ -56,9 +56,9 @@ def now(connection: sa.Connection) -> datetime:
     return instant.astimezone(UTC)
 
 
-def plan_for_whole_tables(connection: sa.Connection) -> None:
+def tune_for_whole_tables(connection: sa.Connection) -> None:
     """Gives the rest of a transaction the memory that a read of whole tables takes."""
-    connection.execute(SQL.plan_for_whole_tables)
+    connection.execute(SQL.tune_for_whole_tables)
 
 
 def stream_rows(

@@ -2,7 +2,7 @@
 -- The one clock.
 SELECT leora_pipeline.clock()
 
--- name: plan_for_whole_tables
+-- name: tune_for_whole_tables
 -- A read of everything hashes a row a customer; what the defaults give it spills to disk, and
 -- compiling it costs more than it saves.
 SET LOCAL work_mem = '128MB'; SET LOCAL jit = off

@@ -1,9 +1,9 @@
 """Policies: what each tenant's thresholds and limits are, and what a change of them does.
 
-The database refuses what makes no sense, and its functions judge by what stands there; nothing else
-has to be told. A change is written with its record and with whom it moves (``policy_shift``), so
-that the next run can tell them from customers whose orders are missing. What does not belong here:
-moving them, which is the next run's.
+The database refuses values that make no sense, and its functions judge by the table. A change is
+written with its record and with the customers that it reclassifies (``policy_reclassification``), so
+that the next run does not take these for customers whose orders are missing. What does not belong
+here: writing the new types, which is the next run's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from leora_pipeline.core.account_types import Transition
 from leora_pipeline.core.crm.tenants import Tenant
-from leora_pipeline.core.database.connection import now, plan_for_whole_tables, transaction
+from leora_pipeline.core.database.connection import now, transaction, tune_for_whole_tables
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.policies.fields import (
@@ -104,7 +104,7 @@ def change_policy(
     values: Mapping[str, Value | None],
     *,
     changed_by: str,
-    is_rehearsal: bool = False,
+    dry_run: bool = False,
 ) -> PolicyChange:
     """Changes a tenant's policy, records it, and leaves whom it moves to the next run.
 
@@ -117,7 +117,7 @@ def change_policy(
         tenant: The tenant.
         values: What to set, by name; None for the default's value.
         changed_by: Who is to be recorded; the database's role is added.
-        is_rehearsal: Whether only to find out what would happen: all of it is rolled back.
+        dry_run: Whether only to find out what would happen: all of it is rolled back.
 
     Raises:
         WrongUsageError: The database refused the values, alone or together with the others.
@@ -125,17 +125,17 @@ def change_policy(
     try:
         with transaction(engine) as connection:
             change = _change(connection, tenant.tenant_id, values, changed_by)
-            if is_rehearsal:
+            if dry_run:
                 connection.rollback()
     except (sa.exc.IntegrityError, sa.exc.DataError) as error:
         constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
         told = _REFUSED.get(constraint or "", "a number is too large")
         raise WrongUsageError(f"the policy is refused, and nothing was written: {told}") from error
-    if STATUSES in change.after and not is_rehearsal:
+    if STATUSES in change.after and not dry_run:
         # Once more: an order that was committed while the policy was not yet may have been looked
         # at by a run that still went by the old one.
         with transaction(engine) as connection:
-            _note_recounted(connection, tenant.tenant_id, change)
+            _enqueue_recounted(connection, tenant.tenant_id, change)
     return change
 
 
@@ -155,12 +155,12 @@ def _change(
     if not changed:
         return change
     moment = {**scope, "as_of": now(connection)}
-    plan_for_whole_tables(connection)
+    tune_for_whole_tables(connection)
     if STATUSES in changed:
         connection.execute(SQL.create_policy_before)
         connection.execute(SQL.remember_before, moment)
     if new == default:
-        connection.execute(SQL.forget_policy, scope)
+        connection.execute(SQL.delete_policy, scope)
     else:
         connection.execute(SQL.write_policy, {**scope, "policy": json.dumps(new)})
     connection.execute(
@@ -173,26 +173,26 @@ def _change(
         },
     )
     if STATUSES in changed:
-        shifted = connection.execute(SQL.shift_by_statuses, moment)
+        shifted = connection.execute(SQL.reclassify_by_statuses, moment)
         change.moves.extend(Transition(*row) for row in shifted)
-        _note_recounted(connection, tenant_id, change)
+        _enqueue_recounted(connection, tenant_id, change)
     elif not set(changed).isdisjoint(THRESHOLDS):
         shifted = connection.execute(
-            SQL.shift_by_thresholds,
+            SQL.reclassify_by_thresholds,
             {**moment, **{name: old[name] for name in THRESHOLDS}},
         )
         change.moves.extend(Transition(*row) for row in shifted)
-    connection.execute(SQL.note_shifted, scope)
+    connection.execute(SQL.enqueue_reclassified, scope)
     return change
 
 
-def _note_recounted(connection: sa.Connection, tenant_id: UUID, change: PolicyChange) -> None:
+def _enqueue_recounted(connection: sa.Connection, tenant_id: UUID, change: PolicyChange) -> None:
     """Has everybody looked at who has an order of a status that counts otherwise than before."""
     before, after = change.before[STATUSES], change.after[STATUSES]
     assert isinstance(before, list)
     assert isinstance(after, list)
     connection.execute(
-        SQL.note_recounted,
+        SQL.enqueue_recounted,
         {"tenant_id": tenant_id, "statuses": sorted(set(before).symmetric_difference(after))},
     )
 

@@ -42,7 +42,7 @@ ON CONFLICT (tenant_id) DO UPDATE SET
   gate_customers = EXCLUDED.gate_customers,
   min_customers = EXCLUDED.min_customers
 
--- name: forget_policy
+-- name: delete_policy
 -- Lets a tenant follow the default again.
 DELETE FROM leora_pipeline.tenant_policy WHERE tenant_id = :tenant_id
 
@@ -58,11 +58,11 @@ SELECT
 FROM leora_pipeline.policy_change AS p
 WHERE p.tenant_id = :tenant_id
 
--- name: shift_by_thresholds
+-- name: reclassify_by_thresholds
 -- Records whom changed thresholds move, given those of before, and counts them. The states tell:
 -- whose date now gives another type is found by index ranges.
 WITH shifted AS (
-  INSERT INTO leora_pipeline.policy_shift
+  INSERT INTO leora_pipeline.policy_reclassification
     (tenant_id, customer_id, type_before, type_after, date_before, date_after)
   SELECT DISTINCT
     s.tenant_id, s.customer_id, b.account_type, a.account_type, s.last_order_at, s.last_order_at
@@ -113,11 +113,11 @@ FROM leora_pipeline.derive_customers(
   ARRAY[CAST(:tenant_id AS uuid)], NULL, CAST(:as_of AS timestamptz)
 ) AS d
 
--- name: shift_by_statuses
+-- name: reclassify_by_statuses
 -- Records whom changed statuses, and thresholds with them, give another date or type than before,
 -- and counts those who move. Orders that were missing before are missing in both.
 WITH shifted AS (
-  INSERT INTO leora_pipeline.policy_shift
+  INSERT INTO leora_pipeline.policy_reclassification
     (tenant_id, customer_id, type_before, type_after, date_before, date_after)
   SELECT
     d.tenant_id, d.customer_id, b.account_type, d.account_type, b.last_order_at, d.last_order_at
@@ -137,15 +137,15 @@ WHERE type_before <> type_after
 GROUP BY type_before, type_after
 ORDER BY leora_pipeline.type_rank(type_before) DESC, leora_pipeline.type_rank(type_after) DESC
 
--- name: note_shifted
+-- name: enqueue_reclassified
 -- Notes, as a change of the CRM would, everybody who waits to be shifted: those too whom the next
 -- change of the policy has brought back.
 INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
 SELECT DISTINCT tenant_id, customer_id
-FROM leora_pipeline.policy_shift
+FROM leora_pipeline.policy_reclassification
 WHERE tenant_id = :tenant_id
 
--- name: note_recounted
+-- name: enqueue_recounted
 -- Notes everybody who has an order of a status that counts otherwise than before.
 INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
 SELECT DISTINCT o."tenantId", o."customerId"

@@ -12,7 +12,7 @@ from uuid import UUID
 import pandas as pd
 import sqlalchemy as sa
 
-from leora_pipeline.core.database.connection import now, plan_for_whole_tables, transaction
+from leora_pipeline.core.database.connection import now, transaction, tune_for_whole_tables
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.quality.checks import Check, Library, Row
 from leora_pipeline.core.quality.expectations import Expectations
@@ -25,7 +25,7 @@ SAMPLE = 200
 """Customers of each tenant whose state is derived anew to compare."""
 
 
-LOOK = 1_000
+INSPECTED = 1_000
 """Disagreeing customers of each tenant that are looked at a second time."""
 
 
@@ -46,7 +46,7 @@ def _reader(
     def read(engine: sa.Engine) -> pd.DataFrame:
         with transaction(engine) as connection:
             if is_heavy:
-                plan_for_whole_tables(connection)
+                tune_for_whole_tables(connection)
             result = connection.execute(SQL[name], parameters)
             frame = pd.DataFrame(result.all(), columns=list(result.keys()))
         frame["tenant_id"] = frame["tenant_id"].astype(str)
@@ -65,14 +65,14 @@ def _read_disagreements(engine: sa.Engine) -> pd.DataFrame:
     suspects: list[UUID] | None = None
     for _ in range(2):
         with transaction(engine, snapshot=True) as connection:
-            plan_for_whole_tables(connection)
+            tune_for_whole_tables(connection)
             rows = connection.execute(
                 look,
                 {
                     "tenant_ids": frame["tenant_id"].tolist(),
                     "customer_ids": suspects,
                     "as_of": now(connection).astimezone(UTC),
-                    "look": LOOK,
+                    "look": INSPECTED,
                 },
             ).all()
         suspects = [row.customer_id for row in rows]
@@ -188,8 +188,8 @@ CHECKS: tuple[Check, ...] = (
         read=_read_disagreements,
         expectations=_is_zero("wrong"),
         message=lambda row: (
-            f"{row['wrong']}{' or more' if row['wrong'] >= LOOK else ''} customers have another "
-            "type than the rule gives"
+            f"{row['wrong']}{' or more' if row['wrong'] >= INSPECTED else ''} customers have "
+            "another type than the rule gives"
         ),
     ),
     Check(

@@ -83,7 +83,7 @@ SELECT
   NULL AS unjudged,
   CASE WHEN h.tenant_id IS NULL THEN 0 ELSE 1 END AS holds,
   h.held_at,
-  h.lost_customers AS lost,
+  h.order_loss_customers AS lost,
   h.classified_customers AS classified
 FROM "Tenant" AS t
 LEFT JOIN leora_pipeline.tenant_hold AS h ON h.tenant_id = t.id AND h.released_at IS NULL

@@ -1,9 +1,9 @@
-"""A batch: some customers of one tenant, refreshed and told to the CRM in one transaction.
+"""A batch: some customers of one tenant, refreshed and written to the CRM in one transaction.
 
-The listener's unit of work: whom a change was noted for (`take_pending`), and who is overdue,
-still to be told, or to be tried again (`take_overdue`). A customer whom the CRM's database refuses
-to have written is set aside, so that the others get what is theirs. What does not belong here: when
-to look, which is `listen`'s.
+The listener's unit of work: customers with captured changes (`take_pending`), and those that are
+due, unsynced, or to be retried (`take_actionable`). A customer that the CRM's database refuses to
+have written is quarantined, so that the others are done. What does not belong here: when to look,
+which is the listener's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.database.statements import statements
-from leora_pipeline.core.realtime.quarantine import _set_aside, _speaks_of_a_row
+from leora_pipeline.core.realtime.quarantine import _quarantine, _speaks_of_a_row
 from leora_pipeline.core.run.run import Run
 
 SQL = statements(__name__)
@@ -85,33 +85,35 @@ def take_pending(engine: sa.Engine, run: Run, tenant_id: UUID, *, after: int = 0
         after: Pending rows up to this one are passed over.
     """
     claimed: list[UUID] = []
-    is_full = is_backlog = False
+    is_full = exceeds_batch = False
     try:
         with transaction(engine) as connection:
             rows = connection.execute(
                 SQL.claim_pending,
                 {"tenant_id": tenant_id, "after": after, "batch": BATCH},
             ).all()
-            spared = [row.pending_id for row in rows if row.is_set_aside]
+            spared = [row.pending_id for row in rows if row.is_quarantined]
             if spared:
                 connection.execute(
-                    SQL.forget_claimed,
+                    SQL.delete_claimed,
                     {"tenant_id": tenant_id, "pending_ids": spared},
                 )
-            claimed = sorted({row.customer_id for row in rows if not row.is_set_aside})
+            claimed = sorted({row.customer_id for row in rows if not row.is_quarantined})
             is_full = len(rows) == BATCH
-            is_backlog = any(row.is_backlog for row in rows)  # Others' claims among it.
-            done = _bring_up_to_date(connection, run, tenant_id, claimed, tell_lost=not is_backlog)
+            exceeds_batch = any(row.exceeds_batch for row in rows)  # Others' claims among it.
+            done = _bring_up_to_date(
+                connection, run, tenant_id, claimed, include_order_loss=not exceeds_batch
+            )
     except sa.exc.DBAPIError as error:
         if not (claimed and _speaks_of_a_row(error)):
             raise
-        done = _divide(engine, run, tenant_id, claimed, error, tell_lost=not is_backlog)
+        done = _bisect(engine, run, tenant_id, claimed, error, include_order_loss=not exceeds_batch)
     last = rows[-1].pending_id if rows else None
     return PendingBatch(done.customers, done.moved, done.left, last, is_full)
 
 
 @dataclass(frozen=True)
-class OverdueBatch(Batch):
+class ActionableBatch(Batch):
     """What a batch of overdue customers did.
 
     Attributes:
@@ -121,9 +123,9 @@ class OverdueBatch(Batch):
     last: UUID | None = None
 
 
-def take_overdue(
+def take_actionable(
     engine: sa.Engine, run: Run, tenant_id: UUID, *, after: UUID = _FIRST
-) -> OverdueBatch:
+) -> ActionableBatch:
     """Takes the next customers of a tenant who are overdue, still to be told, or to be tried again.
 
     Args:
@@ -139,22 +141,22 @@ def take_overdue(
             "after": after,
             "batch": BATCH,
         }
-        customer_ids = list(connection.execute(SQL.overdue, parameters).scalars())
+        customer_ids = list(connection.execute(SQL.actionable, parameters).scalars())
         # What a backlog still holds, the gate has to see first.
-        is_backlog = connection.execute(SQL.is_backlog, parameters).scalar_one()
+        exceeds_batch = connection.execute(SQL.exceeds_batch, parameters).scalar_one()
     if not customer_ids:
-        return OverdueBatch()
-    done = _take(engine, run, tenant_id, customer_ids, tell_lost=not is_backlog)
+        return ActionableBatch()
+    done = _take(engine, run, tenant_id, customer_ids, include_order_loss=not exceeds_batch)
     last = customer_ids[-1] if len(customer_ids) == BATCH else None
-    return OverdueBatch(done.customers, done.moved, done.left, last)
+    return ActionableBatch(done.customers, done.moved, done.left, last)
 
 
-def overdue_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
+def actionable_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
     """Returns the tenants of whom somebody is overdue, still to be told, or to be tried again."""
     with transaction(engine) as connection:
         return list(
             connection.execute(
-                SQL.overdue_tenants,
+                SQL.actionable_tenants,
                 {"as_of": run.as_of or now(connection)},
             ).scalars()
         )
@@ -166,7 +168,7 @@ def _bring_up_to_date(
     tenant_id: UUID,
     customer_ids: list[UUID],
     *,
-    tell_lost: bool,
+    include_order_loss: bool,
 ) -> Batch:
     """Refreshes customers and tells the CRM, within a transaction."""
     if not customer_ids:
@@ -176,38 +178,50 @@ def _bring_up_to_date(
     )
     locked = lock_customers(connection, tenant_id, only=refreshed)
     applied = apply_customers(
-        connection, run, tenant_id, locked, path=LISTENER, tell_lost=tell_lost
+        connection, run, tenant_id, locked, path=LISTENER, include_order_loss=include_order_loss
     )
     return Batch(len(customer_ids), applied.moved, len(customer_ids) - len(refreshed))
 
 
 def _take(
-    engine: sa.Engine, run: Run, tenant_id: UUID, customer_ids: list[UUID], *, tell_lost: bool
+    engine: sa.Engine,
+    run: Run,
+    tenant_id: UUID,
+    customer_ids: list[UUID],
+    *,
+    include_order_loss: bool,
 ) -> Batch:
     """Brings customers up to date in one transaction, or, where one cannot be, the others."""
     try:
         with transaction(engine) as connection:
-            return _bring_up_to_date(connection, run, tenant_id, customer_ids, tell_lost=tell_lost)
+            return _bring_up_to_date(
+                connection, run, tenant_id, customer_ids, include_order_loss=include_order_loss
+            )
     except sa.exc.DBAPIError as error:
         if not _speaks_of_a_row(error):
             raise
-        return _divide(engine, run, tenant_id, customer_ids, error, tell_lost=tell_lost)
+        return _bisect(
+            engine, run, tenant_id, customer_ids, error, include_order_loss=include_order_loss
+        )
 
 
-def _divide(
+def _bisect(
     engine: sa.Engine,
     run: Run,
     tenant_id: UUID,
     customer_ids: list[UUID],
     error: sa.exc.DBAPIError,
     *,
-    tell_lost: bool,
+    include_order_loss: bool,
 ) -> Batch:
     """Finds those who made a batch fail by halving it, sets them aside, and takes the others."""
     if len(customer_ids) == 1:
-        _set_aside(engine, tenant_id, customer_ids[0], error)
+        _quarantine(engine, tenant_id, customer_ids[0], error)
         return Batch(customers=1)
     middle = len(customer_ids) // 2
     halves = (customer_ids[:middle], customer_ids[middle:])
-    first, second = (_take(engine, run, tenant_id, half, tell_lost=tell_lost) for half in halves)
+    first, second = (
+        _take(engine, run, tenant_id, half, include_order_loss=include_order_loss)
+        for half in halves
+    )
     return first + second

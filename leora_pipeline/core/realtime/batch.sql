@@ -7,31 +7,31 @@ SELECT
     SELECT FROM leora_pipeline.customer_state AS s
     WHERE s.tenant_id = p.tenant_id AND s.customer_id = p.customer_id
       AND s.retry_at > clock_timestamp()
-  ) AS is_set_aside,
+  ) AS is_quarantined,
   (
     SELECT count(*) = :batch FROM (
       SELECT FROM leora_pipeline.pending_customer WHERE tenant_id = :tenant_id LIMIT :batch
     ) AS q
-  ) AS is_backlog
+  ) AS exceeds_batch
 FROM leora_pipeline.pending_customer AS p
 WHERE p.tenant_id = :tenant_id AND p.pending_id > :after
 ORDER BY p.pending_id
 LIMIT :batch
 FOR UPDATE OF p SKIP LOCKED
 
--- name: forget_claimed
--- Deletes claimed rows of customers who are set aside: they will be looked at anyway.
+-- name: delete_claimed
+-- Deletes claimed rows of quarantined customers: those are retried anyway.
 DELETE FROM leora_pipeline.pending_customer
 WHERE tenant_id = :tenant_id AND pending_id = ANY (CAST(:pending_ids AS bigint[]))
 
--- name: overdue_tenants
+-- name: actionable_tenants
 -- The tenants of whom somebody is overdue, or still to be told.
 SELECT t.id
 FROM "Tenant" AS t
 WHERE EXISTS (
-  SELECT FROM leora_pipeline.overdue_customers(ARRAY[t.id], CAST(:as_of AS timestamptz))
+  SELECT FROM leora_pipeline.due_customers_and_retries(ARRAY[t.id], CAST(:as_of AS timestamptz))
 ) OR EXISTS (
-  SELECT FROM leora_pipeline.untold_customers(ARRAY[t.id])
+  SELECT FROM leora_pipeline.unsynced_customers(ARRAY[t.id])
 )
 
 -- name: overdue
@@ -39,15 +39,15 @@ WHERE EXISTS (
 SELECT customer_id
 FROM (
   SELECT customer_id
-  FROM leora_pipeline.overdue_customers(ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz))
+  FROM leora_pipeline.due_customers_and_retries(ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz))
   UNION
-  SELECT customer_id FROM leora_pipeline.untold_customers(ARRAY[CAST(:tenant_id AS uuid)])
+  SELECT customer_id FROM leora_pipeline.unsynced_customers(ARRAY[CAST(:tenant_id AS uuid)])
 ) AS w
 WHERE customer_id > CAST(:after AS uuid)
 ORDER BY customer_id
 LIMIT :batch
 
--- name: is_backlog
+-- name: exceeds_batch
 -- Whether a batch or more is pending for a tenant.
 SELECT count(*) = :batch
 FROM (

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.customers.refresh import meet_customers
+from leora_pipeline.core.customers.refresh import ensure_customer_state
 from leora_pipeline.core.customers.write_back import BATCH
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import configured_engine
@@ -120,7 +120,7 @@ def after_order_create_batch(
             with transaction(engine or configured_engine()) as own:
                 own.execute(SQL.wait_briefly)
                 for tenant in own.execute(SQL.tenants_of, {"customer_ids": waiting[:BATCH]}):
-                    meet_customers(own, tenant.tenant_id, tenant.customer_ids)
+                    ensure_customer_state(own, tenant.tenant_id, tenant.customer_ids)
                 done = _call(own, waiting[:BATCH], write_dates)
             total += done
             waiting = waiting[BATCH:]
@@ -153,7 +153,7 @@ def _call(connection: sa.Connection, customer_ids: list[str], write_dates: bool)
     return HookResult(
         row.updated,
         row.unchanged,
-        row.left_to_the_next_run,
+        row.deferred,
         tuple(map(str, row.unknown)),
         row.error,
     )

@@ -23,7 +23,12 @@ import sqlalchemy as sa
 from leora_pipeline.core.crm.requirements import require_fit_database
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import LeoraError, one_line
-from leora_pipeline.core.realtime.batch import Batch, overdue_tenants, take_overdue, take_pending
+from leora_pipeline.core.realtime.batch import (
+    Batch,
+    actionable_tenants,
+    take_actionable,
+    take_pending,
+)
 from leora_pipeline.core.run.run import Run
 
 SQL = statements(__name__)
@@ -37,10 +42,10 @@ NOTIFIED_POLL_SECONDS = 1.0
 """How long a listener that is notified waits before it looks all the same: a notification that
 nobody heard is lost."""
 
-OVERDUE_SECONDS = 1.0
+ACTIONABLE_SECONDS = 1.0
 """How long to wait between two looks at who is overdue, or still to be told."""
 
-OVERDUE_SHARE = 20
+ACTIONABLE_SHARE = 20
 """That look takes at most one part in so many of the time: it pauses so many times as long."""
 
 REPORT_SECONDS = 5.0
@@ -101,8 +106,8 @@ class Listener:
         # Up to where each tenant's pending rows are left for now, where somebody holds those
         # customers, or a backlog is being taken.
         self._left: dict[UUID, int] = {}
-        self._overdue: dict[UUID, UUID] = {}
-        self._report_at = self._overdue_at = 0.0
+        self._actionable: dict[UUID, UUID] = {}
+        self._report_at = self._actionable_at = 0.0
 
     def stop(self) -> None:
         """Ends `run` after the batch at hand; may be called by a signal's handler too."""
@@ -160,10 +165,10 @@ class Listener:
                 SQL.for_driver("report"),
                 {"listener_id": self._id, "wants_notify": self.is_notified},
             )
-            wire.execute(SQL.for_driver("forget_the_dead"))
+            wire.execute(SQL.for_driver("delete_dead_listeners"))
             self._report_at = now + REPORT_SECONDS
         has_worked = self._take_pending(wire)
-        if self._take_overdue() or has_worked:
+        if self._take_actionable() or has_worked:
             return
         if self.is_notified:
             for _ in wire.notifies(timeout=NOTIFIED_POLL_SECONDS, stop_after=1):
@@ -196,29 +201,33 @@ class Listener:
                 self._count(batch)
         return has_worked
 
-    def _take_overdue(self) -> bool:
+    def _take_actionable(self) -> bool:
         """Takes a batch of every tenant of whom somebody is overdue, or still to be told.
 
         Returns:
             Whether a tenant has more than that.
         """
         begun = time.monotonic()
-        if not self._overdue and begun >= self._overdue_at:
+        if not self._actionable and begun >= self._actionable_at:
             self._left.clear()  # Who was left, is next.
-            self._overdue = dict.fromkeys(overdue_tenants(self.engine, self._run), UUID(int=0))
+            self._actionable = dict.fromkeys(
+                actionable_tenants(self.engine, self._run), UUID(int=0)
+            )
             took = time.monotonic() - begun
-            self._overdue_at = time.monotonic() + max(OVERDUE_SECONDS, OVERDUE_SHARE * took)
-        for tenant_id in list(self._overdue):
+            self._actionable_at = time.monotonic() + max(
+                ACTIONABLE_SECONDS, ACTIONABLE_SHARE * took
+            )
+        for tenant_id in list(self._actionable):
             if self._is_stopped:
                 break
-            after = self._overdue.pop(tenant_id)
+            after = self._actionable.pop(tenant_id)
             with self._watched(tenant_id) as is_paused:
                 if not is_paused:
-                    batch = take_overdue(self.engine, self._run, tenant_id, after=after)
+                    batch = take_actionable(self.engine, self._run, tenant_id, after=after)
                     if batch.last is not None:
-                        self._overdue[tenant_id] = batch.last
+                        self._actionable[tenant_id] = batch.last
                     self._count(batch)
-        return bool(self._overdue)
+        return bool(self._actionable)
 
     @contextmanager
     def _watched(self, tenant_id: UUID) -> Iterator[bool]:

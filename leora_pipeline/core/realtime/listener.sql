@@ -13,7 +13,7 @@ INSERT INTO leora_pipeline.listener (listener_id, started_at, seen_at, wants_not
 VALUES (:listener_id, clock_timestamp(), clock_timestamp(), :wants_notify)
 ON CONFLICT (listener_id) DO UPDATE SET seen_at = EXCLUDED.seen_at
 
--- name: forget_the_dead
+-- name: delete_dead_listeners
 -- Forgets listeners that were killed.
 DELETE FROM leora_pipeline.listener WHERE seen_at < clock_timestamp() - interval '1 hour'
 

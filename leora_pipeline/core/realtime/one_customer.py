@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.customers.refresh import note_customers, refresh_customers
+from leora_pipeline.core.customers.refresh import enqueue_customers, refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import configured_engine
@@ -76,7 +76,7 @@ def update_customer_account_type(
             as_of=None,
             write_dates=settings.write_last_order_date,
         )
-        note_customers(connection, before.tenant_id, [] if refreshed else [customer_id])
+        enqueue_customers(connection, before.tenant_id, [] if refreshed else [customer_id])
     run = Run(run_id=str(uuid4()), tenants=(), write_dates=settings.write_last_order_date)
     with transaction(engine) as connection:
         locked = lock_customers(connection, before.tenant_id, only=[customer_id])

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.customers.refresh import meet_customers
+from leora_pipeline.core.customers.refresh import ensure_customer_state
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import one_line
@@ -19,7 +19,7 @@ FIRST_PAUSE_SECONDS = 10
 
 
 LONGEST_PAUSE_SECONDS = 3600
-"""How long a customer is set aside after a first failure, and at most; twice as long each time."""
+"""How long a customer is quarantined after a first failure, and at most; twice as long each time."""
 
 
 _NOBODYS_OWN = frozenset(
@@ -29,15 +29,15 @@ _NOBODYS_OWN = frozenset(
 All others speak of what was to be written: data, constraints, whatever a trigger raises."""
 
 
-def _set_aside(
+def _quarantine(
     engine: sa.Engine, tenant_id: UUID, customer_id: UUID, error: sa.exc.DBAPIError
 ) -> None:
-    logger.error("Customer %s is set aside: %s", customer_id, one_line(error))
+    logger.error("Customer %s is quarantined: %s", customer_id, one_line(error))
     with transaction(engine) as connection:
         connection.execute(SQL.wait_briefly)
-        meet_customers(connection, tenant_id, [customer_id])  # Its state says that it is.
+        ensure_customer_state(connection, tenant_id, [customer_id])  # Its state says that it is.
         connection.execute(
-            SQL.set_aside,
+            SQL.quarantined,
             {
                 "tenant_id": tenant_id,
                 "customer_id": customer_id,

@@ -3,7 +3,7 @@
 -- open with what there was of it.
 SET LOCAL lock_timeout = '100ms'
 
--- name: set_aside
+-- name: quarantined
 -- Sets a customer aside, twice as long each time up to an hour, and forgets what is pending for it.
 WITH noted AS (
   DELETE FROM leora_pipeline.pending_customer AS p

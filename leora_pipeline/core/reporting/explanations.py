@@ -83,10 +83,11 @@ def _outlook(today: sa.Row[Any], tenant_slug: str) -> list[str]:
         + [f"the last order date {date}"] * today.date_differs
     )
     update = f"leora update --tenant-slug {shlex.quote(tenant_slug)}"
-    if today.set_aside_error is not None:
+    if today.quarantine_error is not None:
         lines.append(
-            "It is set aside, as the CRM's database refuses to have it written "
-            f"({today.set_aside_error}); the next try is at {today.retry_at:%Y-%m-%d %H:%M:%S} UTC."
+            "It is quarantined, as the CRM's database refuses to have it written "
+            f"({today.quarantine_error}); the next try is at "
+            f"{today.retry_at:%Y-%m-%d %H:%M:%S} UTC."
         )
     elif today.held_since is not None:
         lines.append(

@@ -33,21 +33,21 @@ SELECT
   w.type_differs,
   w.date_differs,
   CASE WHEN w.type_differs THEN leora_pipeline.change_cause(
-    NOT f.is_waiting AND leora_pipeline.is_lost(
-      d.crm_type, d.account_type, d.told_order_at, d.last_order_at, d.active_since, d.target_since
+    NOT f.is_waiting AND leora_pipeline.is_order_loss(
+      d.crm_type, d.account_type, d.synced_order_at, d.last_order_at, d.active_since, d.target_since
     ),
-    f.is_waiting OR COALESCE(s.is_shifted AND d.is_current, false),
-    d.crm_type, d.account_type, d.told_type, d.told_order_at, d.last_order_at, NULL
+    f.is_waiting OR COALESCE(s.reclassified_by_policy AND d.is_current, false),
+    d.crm_type, d.account_type, d.synced_type, d.synced_order_at, d.last_order_at, NULL
   ) END AS cause,
   CASE WHEN w.type_differs
       AND leora_pipeline.is_type_withheld(true, d.crm_type, d.account_type)
     OR w.date_differs AND leora_pipeline.is_date_withheld(true, d.crm_order_at, d.last_order_at)
     THEN h.held_at END AS held_since,
-  p.noted_at AS pending_since,
-  s.error AS set_aside_error,
+  p.captured_at AS pending_since,
+  s.error AS quarantine_error,
   s.retry_at,
-  p.noted_at IS NOT NULL OR d.to_tell AND d.is_current OR EXISTS (
-    SELECT FROM leora_pipeline.overdue_customers(
+  p.captured_at IS NOT NULL OR d.needs_sync AND d.is_current OR EXISTS (
+    SELECT FROM leora_pipeline.due_customers_and_retries(
       ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
     ) AS u
     WHERE u.tenant_id = d.tenant_id AND u.customer_id = d.customer_id
@@ -64,7 +64,7 @@ CROSS JOIN LATERAL (
     ) AS date_differs
 ) AS w
 CROSS JOIN LATERAL (
-  SELECT min(n.noted_at) AS noted_at
+  SELECT min(n.captured_at) AS captured_at
   FROM leora_pipeline.pending_customer AS n
   WHERE n.tenant_id = d.tenant_id AND n.customer_id = d.customer_id
 ) AS p
@@ -73,7 +73,7 @@ LEFT JOIN leora_pipeline.customer_state AS s
   ON s.tenant_id = d.tenant_id AND s.customer_id = d.customer_id
 CROSS JOIN LATERAL (
   SELECT EXISTS (
-    SELECT FROM leora_pipeline.policy_shift AS n
+    SELECT FROM leora_pipeline.policy_reclassification AS n
     WHERE n.tenant_id = d.tenant_id AND n.customer_id = d.customer_id
       AND n.type_after = d.account_type
   ) AS is_waiting

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from leora_pipeline.core.account_types import UNCLASSIFIED, Transition
 from leora_pipeline.core.crm.tenants import Tenant
-from leora_pipeline.core.customers.gate import weigh
-from leora_pipeline.core.database.connection import now, plan_for_whole_tables, transaction
+from leora_pipeline.core.customers.gate import measure
+from leora_pipeline.core.database.connection import now, transaction, tune_for_whole_tables
 from leora_pipeline.core.database.statements import statements
 
 SQL = statements(__name__)
@@ -99,7 +99,7 @@ def preview(
     """
     with transaction(engine, snapshot=True) as connection:
         as_of = (as_of or now(connection)).astimezone(UTC)
-        plan_for_whole_tables(connection)
+        tune_for_whole_tables(connection)
         scope = {"tenant_ids": [tenant.tenant_id for tenant in tenants], "as_of": as_of}
         previews = {tenant.tenant_id: TenantPreview(tenant.slug) for tenant in tenants}
         lost: Counter[object] = Counter()
@@ -116,7 +116,7 @@ def preview(
         for tenant in tenants:
             seen = previews[tenant.tenant_id]
             if lost[tenant.tenant_id]:
-                seen.would_be_held = weigh(
+                seen.would_be_held = measure(
                     connection, tenant.tenant_id, lost[tenant.tenant_id]
                 ).is_excess
         if limit and any(seen.incorrect for seen in previews.values()):

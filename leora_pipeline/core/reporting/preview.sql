@@ -7,11 +7,11 @@ SELECT
   d.account_type,
   leora_pipeline.is_pinned(d.crm_type) AS is_pinned,
   count(*) AS customers,
-  count(*) FILTER (WHERE leora_pipeline.is_lost(
-    d.crm_type, d.account_type, d.told_order_at, d.last_order_at,
+  count(*) FILTER (WHERE leora_pipeline.is_order_loss(
+    d.crm_type, d.account_type, d.synced_order_at, d.last_order_at,
     d.active_since, d.target_since
   ) AND NOT EXISTS (
-    SELECT FROM leora_pipeline.policy_shift AS f
+    SELECT FROM leora_pipeline.policy_reclassification AS f
     WHERE f.tenant_id = d.tenant_id AND f.customer_id = d.customer_id
       AND f.type_after = d.account_type
   )) AS lost

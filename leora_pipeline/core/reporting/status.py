@@ -36,7 +36,7 @@ class Problem:
     Attributes:
         kind: What it is, for programs: the name of a check that fails, or ``tenant_held``,
             ``run_failed``, ``run_stuck``, ``pipeline_stale``, ``pending_not_draining``,
-            ``customers_set_aside``.
+            ``customers_quarantined``.
         severity: An error, or a warning, which leaves the pipeline healthy.
         tenant_id: The tenant's id.
         tenant_slug: The tenant.
@@ -92,7 +92,7 @@ class Hold:
     tenant_id: UUID
     tenant_slug: str
     held_at: datetime
-    lost_customers: int
+    order_loss_customers: int
     classified_customers: int
 
 
@@ -111,14 +111,14 @@ class Queue:
 
 
 @dataclass(frozen=True)
-class SetAside:
+class Quarantined:
     """A tenant's customers whom the CRM's database refuses to have written.
 
     Attributes:
         tenant_id: The tenant's id.
         tenant_slug: The tenant.
         customers: How many there are.
-        since: When the first of them was set aside (UTC).
+        since: When the first of them was quarantined (UTC).
         customer_id: One of them, the last to be tried.
         error: What the database said of that one.
     """
@@ -164,9 +164,9 @@ class Status:
         missing_triggers: Triggers of the CRM's tables that are not there: changes that they would
             capture are seen by full runs alone.
         queues: The tenants that have changes pending.
-        set_aside: The tenants that have customers set aside.
+        quarantined: The tenants that have quarantined customers.
         listeners: The real-time workers that run.
-        untold: Customers that the CRM still has to be told about, of tenants that are not held.
+        unsynced: Customers that the CRM still has to be told about, of tenants that are not held.
         oldest_transaction_seconds: The age of the oldest open transaction on the server, which
             keeps dead rows alive; None where there is none, or the role may not see others'.
         incidents: What people were told is wrong: the open, and those resolved within a day.
@@ -180,9 +180,9 @@ class Status:
     failing: list[Verdict]
     missing_triggers: list[str]
     queues: list[Queue]
-    set_aside: list[SetAside]
+    quarantined: list[Quarantined]
     listeners: list[ListenerStatus]
-    untold: int
+    unsynced: int
     oldest_transaction_seconds: float | None
     incidents: list[Incident]
     unsent_messages: int
@@ -238,7 +238,7 @@ class Status:
                 "error",
                 hold.tenant_id,
                 hold.tenant_slug,
-                f"held, {hold.lost_customers} of {hold.classified_customers} "
+                f"held, {hold.order_loss_customers} of {hold.classified_customers} "
                 "customers would be demoted because orders are gone; restore them, or run "
                 f"`leora update --tenant-slug {shlex.quote(hold.tenant_slug)} --allow-mass-change`",
             )
@@ -259,15 +259,15 @@ class Status:
         ]
         found += [
             Problem(
-                "customers_set_aside",
+                "customers_quarantined",
                 "error",
                 aside.tenant_id,
                 aside.tenant_slug,
-                f"{aside.customers} customers are set aside, since the CRM's database refuses to "
+                f"{aside.customers} customers are quarantined, since the CRM's database refuses to "
                 f"have them written; of customer {aside.customer_id} it says: {aside.error} "
                 "(once that is corrected, they follow by themselves)",
             )
-            for aside in self.set_aside
+            for aside in self.quarantined
         ]
         told = {"fresh", "no_tenant_held"}  # Said above, and as of now.
         found += [
@@ -316,9 +316,9 @@ def status_of(connection: sa.Connection) -> Status:
         ],
         missing_triggers=missing_triggers(connection),
         queues=[Queue(**row) for row in read("queues")],
-        set_aside=[SetAside(**row) for row in read("set_aside")],
+        quarantined=[Quarantined(**row) for row in read("quarantined")],
         listeners=[ListenerStatus(**row) for row in read("listeners")],
-        untold=read("untold")[0]["untold"],
+        unsynced=read("unsynced")[0]["unsynced"],
         oldest_transaction_seconds=read("oldest_transaction")[0]["seconds"],
         incidents=[Incident(**row) for row in read("incidents")],
         **outbox,

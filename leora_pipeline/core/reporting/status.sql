@@ -1,6 +1,6 @@
 -- name: holds
 -- The holds in force, of the tenants that exist.
-SELECT t.id AS tenant_id, t.slug AS tenant_slug, h.held_at, h.lost_customers,
+SELECT t.id AS tenant_id, t.slug AS tenant_slug, h.held_at, h.order_loss_customers,
   h.classified_customers
 FROM leora_pipeline.tenant_hold AS h
 JOIN "Tenant" AS t ON t.id = h.tenant_id
@@ -65,11 +65,11 @@ LEFT JOIN LATERAL (
 ) AS i ON i.started_at > COALESCE(f.started_at, '-infinity')
 ORDER BY t.slug
 
--- name: untold
+-- name: unsynced
 -- Customers that the CRM still has to be told about; those of held tenants wait on purpose.
-SELECT count(*) AS untold
+SELECT count(*) AS unsynced
 FROM leora_pipeline.customer_state AS s
-WHERE s.to_tell AND NOT EXISTS (
+WHERE s.needs_sync AND NOT EXISTS (
   SELECT FROM leora_pipeline.tenant_hold AS h
   WHERE h.tenant_id = s.tenant_id AND h.released_at IS NULL
 )
@@ -88,15 +88,15 @@ FROM (
   SELECT
     tenant_id,
     count(*) AS pending,
-    max(extract(epoch FROM clock_timestamp() - noted_at))::double precision AS oldest_seconds
+    max(extract(epoch FROM clock_timestamp() - captured_at))::double precision AS oldest_seconds
   FROM leora_pipeline.pending_customer
   GROUP BY tenant_id
 ) AS p
 LEFT JOIN "Tenant" AS t ON t.id = p.tenant_id
 ORDER BY t.slug
 
--- name: set_aside
--- For each tenant that has any, the customers set aside, and what was said of the last one tried.
+-- name: quarantined
+-- For each tenant that has any, the quarantined customers, and the error of the last one tried.
 SELECT DISTINCT ON (t.slug)
   a.tenant_id,
   t.slug AS tenant_slug,

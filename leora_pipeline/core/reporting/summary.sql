@@ -7,7 +7,7 @@ SELECT
   count(*) FILTER (WHERE s.account_type = 'TARGET') AS target,
   count(*) FILTER (WHERE s.account_type = 'PROSPECT') AS prospect,
   count(*) FILTER (WHERE s.ever_ordered) AS ever_ordered,
-  count(*) FILTER (WHERE s.to_tell) AS to_tell
+  count(*) FILTER (WHERE s.needs_sync) AS needs_sync
 FROM "Tenant" AS t
 LEFT JOIN leora_pipeline.customer_state AS s ON s.tenant_id = t.id
 GROUP BY t.slug

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.customers.gate import judge_tenant
+from leora_pipeline.core.customers.gate import evaluate_gate
 from leora_pipeline.core.customers.write_back import BATCH, Applied, apply_customers, lock_customers
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.run.ledger import failing_all, isolated, running_tenants, start_tenants
@@ -44,5 +44,5 @@ def apply(engine: sa.Engine, run: Run) -> Applied:
                 if tenant.tenant_id in run.allow_mass_change:
                     # Another path may have held the tenant while this run was at it.
                     with transaction(engine) as connection:
-                        judge_tenant(connection, run, tenant.tenant_id, may_release=True)
+                        evaluate_gate(connection, run, tenant.tenant_id, may_release=True)
     return total

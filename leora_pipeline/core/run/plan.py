@@ -10,7 +10,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.customers.gate import judge_tenant
+from leora_pipeline.core.customers.gate import evaluate_gate
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.run.ledger import failing_all, isolated, running_tenants, start_tenants
@@ -32,7 +32,7 @@ def plan(engine: sa.Engine, run: Run) -> int:
             with isolated(engine, run, tenant):
                 with transaction(engine) as connection:
                     # On its own, since whoever applies waits for the gate with customers locked.
-                    judge_tenant(connection, run, tenant.tenant_id, may_release=run.mode == "full")
+                    evaluate_gate(connection, run, tenant.tenant_id, may_release=run.mode == "full")
                 with transaction(engine) as connection:
                     count += _replace_plan(connection, run, tenant.tenant_id, "plan_from_state")
                 run.on_progress("plan", count)
@@ -61,5 +61,5 @@ def _replace_plan(connection: sa.Connection, run: Run, tenant_id: UUID, source: 
         "write_dates": run.write_dates,
     }
     connection.execute(SQL.lock_plan, parameters)
-    connection.execute(SQL.forget_plan, parameters)
+    connection.execute(SQL.delete_plan, parameters)
     return connection.execute(SQL[source], parameters).rowcount

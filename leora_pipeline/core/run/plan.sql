@@ -4,7 +4,7 @@ SELECT pg_advisory_xact_lock(
   hashtextextended('leora_pipeline.plan.' || CAST(:tenant_id AS uuid)::text, 0)
 )
 
--- name: forget_plan
+-- name: delete_plan
 -- Deletes a tenant's latest plan.
 DELETE FROM leora_pipeline.account_type_change WHERE tenant_id = :tenant_id
 
@@ -26,7 +26,7 @@ JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
 CROSS JOIN LATERAL (
   SELECT leora_pipeline.type_differs(c."accountType"::text, s.account_type) AS type_differs
 ) AS d
-WHERE s.tenant_id = :tenant_id AND s.to_tell
+WHERE s.tenant_id = :tenant_id AND s.needs_sync
   AND (d.type_differs OR leora_pipeline.date_differs(
     c."lastOrderDate" AT TIME ZONE 'UTC', s.last_order_at, s.ever_ordered,
     CAST(:write_dates AS boolean)

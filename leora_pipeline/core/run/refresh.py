@@ -16,12 +16,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.customers.refresh import note_customers, refresh_customers
+from leora_pipeline.core.customers.refresh import enqueue_customers, refresh_customers
 from leora_pipeline.core.database.connection import (
     now,
-    plan_for_whole_tables,
     stream_rows,
     transaction,
+    tune_for_whole_tables,
 )
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.run.ledger import failing_all, isolated, running_tenants, start_tenants
@@ -47,13 +47,13 @@ def refresh(engine: sa.Engine, run: Run) -> int:
         How many customers were looked at more closely.
     """
     if run.mode == "incremental":
-        start_tenants(engine, run, waiting_tenants(engine, run))
+        start_tenants(engine, run, actionable_tenants(engine, run))
     else:
         start_tenants(engine, run)
     count = 0
     with failing_all(engine, run):
         if run.mode != "incremental":
-            forget_deleted_customers(engine, run)
+            delete_states_of_deleted_customers(engine, run)
         sound = {tenant.tenant_id: tenant for tenant in running_tenants(engine, run)}
         for tenant_id, customer_ids in customers_to_refresh(engine, run):
             tenant = sound.pop(tenant_id, None)
@@ -62,7 +62,7 @@ def refresh(engine: sa.Engine, run: Run) -> int:
             with isolated(engine, run, tenant):
                 with transaction(engine) as connection:
                     if len(customer_ids) >= MANY:
-                        plan_for_whole_tables(connection)
+                        tune_for_whole_tables(connection)
                     locked = refresh_customers(
                         connection,
                         tenant_id,
@@ -72,7 +72,7 @@ def refresh(engine: sa.Engine, run: Run) -> int:
                     )
                     if run.mode != "incremental":  # Which finds them again by itself.
                         skipped = set(customer_ids).difference(locked)
-                        note_customers(connection, tenant_id, sorted(skipped))
+                        enqueue_customers(connection, tenant_id, sorted(skipped))
                 sound[tenant_id] = tenant  # Comes back only if this batch went through.
                 count += len(customer_ids)
                 run.on_progress("refresh", count)
@@ -82,12 +82,12 @@ def refresh(engine: sa.Engine, run: Run) -> int:
     return count
 
 
-def waiting_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
+def actionable_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
     """Returns the run's tenants for whom an incremental run has something to do."""
     with transaction(engine) as connection:
         return list(
             connection.execute(
-                SQL.waiting_tenants,
+                SQL.actionable_tenants,
                 {"tenant_ids": run.tenant_ids, "as_of": run.as_of or now(connection)},
             ).scalars()
         )
@@ -105,12 +105,12 @@ def customers_to_refresh(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, li
     Yields:
         A tenant's id and up to `BATCH` ids of its customers, ascending, tenant by tenant.
     """
-    query = "waiting_customers" if run.mode == "incremental" else "stale_customers"
+    query = "customers_to_look_at" if run.mode == "incremental" else "outdated_customers"
     with SpooledTemporaryFile(max_size=2**20) as waiting:
         counts: Counter[UUID] = Counter()
         with transaction(engine) as connection:
             as_of = run.as_of or now(connection)
-            plan_for_whole_tables(connection)
+            tune_for_whole_tables(connection)
             for tenant_id, customer_id in stream_rows(
                 connection,
                 SQL.for_driver(query),
@@ -128,12 +128,12 @@ def customers_to_refresh(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, li
                 yield tenant_id, [UUID(bytes=waiting.read(16)) for _ in range(size)]
 
 
-def forget_deleted_customers(engine: sa.Engine, run: Run) -> None:
+def delete_states_of_deleted_customers(engine: sa.Engine, run: Run) -> None:
     """Deletes the state of customers that the CRM has no more, and what is pending for nobody."""
     with transaction(engine) as connection:
-        connection.execute(SQL.forget_pending_of_deleted_tenants)
-        connection.execute(SQL.forget_shifts_of_deleted_customers)
+        connection.execute(SQL.delete_pending_of_deleted_tenants)
+        connection.execute(SQL.delete_reclassifications_of_deleted_customers)
         connection.execute(
-            SQL.forget_deleted_customers,
+            SQL.delete_states_of_deleted_customers,
             {"tenant_ids": run.tenant_ids},
         )

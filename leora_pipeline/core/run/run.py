@@ -78,7 +78,7 @@ def plan_run(
     as_of: datetime | None = None,
     run_id: str | None = None,
     mode: Mode = "full",
-    may_be_future: bool = False,
+    allow_future: bool = False,
     write_dates: bool = True,
     on_progress: Progress = no_progress,
 ) -> Run:
@@ -91,7 +91,7 @@ def plan_run(
         as_of: Judge by this instant (aware) instead of the clock.
         run_id: The run's name; a new one by default.
         mode: See `Mode`.
-        may_be_future: Whether `as_of` may lie in the future, as it may for a preview.
+        allow_future: Whether `as_of` may lie in the future, as it may for a preview.
         write_dates: Whether ``"lastOrderDate"`` is written too.
         on_progress: Told how the steps advance.
 
@@ -103,7 +103,7 @@ def plan_run(
         allowed = find_tenants(connection, allow_mass_change) if allow_mass_change else ()
         if as_of is not None and as_of.tzinfo is None:
             raise WrongUsageError(f"as_of {as_of} has no time zone; write it with one, such as +00")
-        if as_of is not None and not may_be_future and as_of > now(connection):
+        if as_of is not None and not allow_future and as_of > now(connection):
             raise WrongUsageError(
                 f"as_of {as_of.isoformat()} lies in the future; "
                 "an update takes an instant of the past, or none for now"

@@ -6,7 +6,7 @@ the schema. What does not belong here: tables, which the revisions under ``versi
 
 from __future__ import annotations
 
-from leora_pipeline.core.crm.requirements import FUNCTIONS_FOLDER, functions_digest
+from leora_pipeline.core.crm.requirements import FUNCTIONS_FOLDER, functions_fingerprint
 
 FILES = (
     "rule.sql",
@@ -24,13 +24,13 @@ FILES = (
 def definitions() -> list[str]:
     """Returns the SQL that puts all functions in place, a text for each file.
 
-    The last one makes ``functions_digest()``, by which a schema tells which functions it has.
+    The last one makes ``functions_fingerprint()``, by which a schema tells which functions it has.
     """
     texts = [(FUNCTIONS_FOLDER / file).read_text(encoding="utf-8") for file in FILES]
     return [
         *texts,
-        "CREATE OR REPLACE FUNCTION leora_pipeline.functions_digest() RETURNS text\n"
-        f"LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT '{functions_digest()}' $$;\n"
-        "COMMENT ON FUNCTION leora_pipeline.functions_digest IS\n"
+        "CREATE OR REPLACE FUNCTION leora_pipeline.functions_fingerprint() RETURNS text\n"
+        f"LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT '{functions_fingerprint()}' $$;\n"
+        "COMMENT ON FUNCTION leora_pipeline.functions_fingerprint IS\n"
         "  'Which functions this schema has: the digest of their definitions';\n",
     ]

@@ -29,7 +29,7 @@ COMMENT ON FUNCTION leora_pipeline.due_customers IS
   'Customers whose state the time alone has outdated: a threshold passed (or was changed), or a '
   'future order came due; found by index ranges';
 
-CREATE OR REPLACE FUNCTION leora_pipeline.overdue_customers(p_tenant_ids uuid[], p_as_of timestamptz)
+CREATE OR REPLACE FUNCTION leora_pipeline.due_customers_and_retries(p_tenant_ids uuid[], p_as_of timestamptz)
 RETURNS TABLE (tenant_id uuid, customer_id uuid) LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT d.tenant_id, d.customer_id
   FROM leora_pipeline.due_customers(p_tenant_ids, p_as_of) AS d
@@ -42,16 +42,16 @@ RETURNS TABLE (tenant_id uuid, customer_id uuid) LANGUAGE sql STABLE PARALLEL SA
   FROM leora_pipeline.customer_state AS a
   WHERE a.tenant_id = ANY (p_tenant_ids) AND a.retry_at <= p_as_of
 $$;
-COMMENT ON FUNCTION leora_pipeline.overdue_customers IS
+COMMENT ON FUNCTION leora_pipeline.due_customers_and_retries IS
   'Customers to refresh though no change is noted: those whom time has outdated, and those who were '
-  'set aside and may be tried again';
+  'quarantined and may be retried';
 
-CREATE OR REPLACE FUNCTION leora_pipeline.untold_customers(p_tenant_ids uuid[])
+CREATE OR REPLACE FUNCTION leora_pipeline.unsynced_customers(p_tenant_ids uuid[])
 RETURNS TABLE (tenant_id uuid, customer_id uuid) LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT s.tenant_id, s.customer_id
   FROM leora_pipeline.customer_state AS s
   JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
-  WHERE s.tenant_id = ANY (p_tenant_ids) AND s.to_tell AND s.retry_at IS NULL AND (
+  WHERE s.tenant_id = ANY (p_tenant_ids) AND s.needs_sync AND s.retry_at IS NULL AND (
     c."accountType" IS NULL
     OR leora_pipeline.type_rank(s.account_type) > leora_pipeline.type_rank(c."accountType"::text)
     OR NOT EXISTS (
@@ -59,10 +59,10 @@ RETURNS TABLE (tenant_id uuid, customer_id uuid) LANGUAGE sql STABLE PARALLEL SA
     )
   )
 $$;
-COMMENT ON FUNCTION leora_pipeline.untold_customers IS
+COMMENT ON FUNCTION leora_pipeline.unsynced_customers IS
   'Customers whom the CRM has still to be told about, and may be; of a held tenant, those who rise';
 
-CREATE OR REPLACE FUNCTION leora_pipeline.lost_customers(
+CREATE OR REPLACE FUNCTION leora_pipeline.order_loss_customers(
   p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz
 ) RETURNS uuid[] LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -72,12 +72,12 @@ BEGIN
     CROSS JOIN leora_pipeline.customer_state AS s
     JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
     WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_customer_ids)
-      AND leora_pipeline.is_lost(
-        c."accountType"::text, s.account_type, s.told_order_at, s.last_order_at,
+      AND leora_pipeline.is_order_loss(
+        c."accountType"::text, s.account_type, s.synced_order_at, s.last_order_at,
         q.active_since, q.target_since
       )
   );
 END
 $$;
-COMMENT ON FUNCTION leora_pipeline.lost_customers IS
+COMMENT ON FUNCTION leora_pipeline.order_loss_customers IS
   'Those of some customers whom the CRM would see demoted because an order is gone';

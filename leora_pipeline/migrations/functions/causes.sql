@@ -1,35 +1,35 @@
 -- Why a type changes, and what a hold stops: functions over values, inlined like the rule.
 
-CREATE OR REPLACE FUNCTION leora_pipeline.is_lost(
-  p_from_type text, p_to_type text, p_told_order_at timestamptz, p_last_order_at timestamptz,
+CREATE OR REPLACE FUNCTION leora_pipeline.is_order_loss(
+  p_from_type text, p_to_type text, p_synced_order_at timestamptz, p_last_order_at timestamptz,
   p_active_since timestamptz, p_target_since timestamptz
 ) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   -- The first comparison is as an index of customer_state has it: it finds the few.
-  SELECT p_told_order_at > COALESCE(p_last_order_at, '-infinity')
+  SELECT p_synced_order_at > COALESCE(p_last_order_at, '-infinity')
     AND leora_pipeline.type_rank(p_to_type) < leora_pipeline.type_rank(p_from_type)
     AND leora_pipeline.type_rank(p_to_type) < leora_pipeline.type_rank(
-      leora_pipeline.derive_account_type(p_told_order_at, p_active_since, p_target_since)
+      leora_pipeline.derive_account_type(p_synced_order_at, p_active_since, p_target_since)
     )
 $$;
-COMMENT ON FUNCTION leora_pipeline.is_lost IS
+COMMENT ON FUNCTION leora_pipeline.is_order_loss IS
   'Whether (null: no) a demotion is due to a last order date that went back: by age alone, the date that the '
   'CRM''s type rests on would give a higher one. That holds for an as_of of the past too, for which '
   'all younger orders are gone';
 
 CREATE OR REPLACE FUNCTION leora_pipeline.change_cause(
-  p_is_lost boolean, p_is_shifted boolean, p_from_type text, p_to_type text, p_told_type text,
-  p_told_order_at timestamptz, p_last_order_at timestamptz, p_path text
+  p_is_order_loss boolean, p_reclassified_by_policy boolean, p_from_type text, p_to_type text, p_synced_type text,
+  p_synced_order_at timestamptz, p_last_order_at timestamptz, p_fallback_cause text
 ) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT CASE
-    WHEN p_is_lost THEN 'order removed'
-    WHEN p_from_type IS DISTINCT FROM p_told_type THEN
-      CASE WHEN p_told_type IS NULL THEN p_path ELSE 'by hand' END
-    WHEN p_is_shifted THEN 'policy'
+    WHEN p_is_order_loss THEN 'order removed'
+    WHEN p_from_type IS DISTINCT FROM p_synced_type THEN
+      CASE WHEN p_synced_type IS NULL THEN p_fallback_cause ELSE 'by hand' END
+    WHEN p_reclassified_by_policy THEN 'policy'
     -- Before the orders: at a first look a younger one may be there, and not young enough.
     WHEN leora_pipeline.type_rank(p_to_type) < leora_pipeline.type_rank(p_from_type) THEN 'age'
-    WHEN p_last_order_at > p_told_order_at
-      OR p_last_order_at IS NOT NULL AND p_told_order_at IS NULL THEN 'order'
-    ELSE p_path
+    WHEN p_last_order_at > p_synced_order_at
+      OR p_last_order_at IS NOT NULL AND p_synced_order_at IS NULL THEN 'order'
+    ELSE p_fallback_cause
   END
 $$;
 COMMENT ON FUNCTION leora_pipeline.change_cause IS

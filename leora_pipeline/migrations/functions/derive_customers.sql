@@ -13,9 +13,9 @@ CREATE OR REPLACE FUNCTION leora_pipeline.derive_customers(
   account_type text,
   imported_order_at timestamptz,
   ever_ordered boolean,
-  told_type text,
-  told_order_at timestamptz,
-  to_tell boolean,
+  synced_type text,
+  synced_order_at timestamptz,
+  needs_sync boolean,
   is_current boolean,
   active_since timestamptz,
   target_since timestamptz
@@ -30,10 +30,10 @@ CREATE OR REPLACE FUNCTION leora_pipeline.derive_customers(
     leora_pipeline.derive_account_type(e.last_order_at, p.active_since, p.target_since),
     e.imported_order_at,
     e.ever_ordered,
-    CASE WHEN s.customer_id IS NULL THEN c."accountType"::text ELSE s.told_type END,
+    CASE WHEN s.customer_id IS NULL THEN c."accountType"::text ELSE s.synced_type END,
     CASE WHEN s.customer_id IS NULL THEN leora_pipeline.usable_date(c."lastOrderDate")
-         ELSE s.told_order_at END,
-    COALESCE(s.to_tell, false),
+         ELSE s.synced_order_at END,
+    COALESCE(s.needs_sync, false),
     s.customer_id IS NOT NULL
       AND (s.last_order_at, s.next_order_at, s.account_type, s.imported_order_at, s.ever_ordered)
       IS NOT DISTINCT FROM (

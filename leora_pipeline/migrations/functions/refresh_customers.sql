@@ -2,7 +2,7 @@
 -- was committed before them. What reads orders is planned anew each time, since one customer and
 -- 20,000 are not read alike.
 
-CREATE OR REPLACE FUNCTION leora_pipeline.meet_customers(
+CREATE OR REPLACE FUNCTION leora_pipeline.ensure_customer_state(
   p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz
 ) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = 'force_custom_plan' AS $$
 BEGIN
@@ -10,7 +10,7 @@ BEGIN
   -- locks are taken. Who has a state is left out: to find the conflict, the insert would wait for
   -- whoever changes it.
   INSERT INTO leora_pipeline.customer_state
-    (tenant_id, customer_id, account_type, ever_ordered, to_tell, told_type, told_order_at, as_of)
+    (tenant_id, customer_id, account_type, ever_ordered, needs_sync, synced_type, synced_order_at, as_of)
   SELECT
     c."tenantId", c.id, 'PROSPECT', false, false,
     c."accountType"::text, leora_pipeline.usable_date(c."lastOrderDate"),
@@ -25,7 +25,7 @@ BEGIN
   ON CONFLICT (tenant_id, customer_id) DO NOTHING;
 END
 $$;
-COMMENT ON FUNCTION leora_pipeline.meet_customers IS
+COMMENT ON FUNCTION leora_pipeline.ensure_customer_state IS
   'Gives customers met for the first time a state, so that there is a row to lock';
 
 CREATE OR REPLACE FUNCTION leora_pipeline.refresh_locked(
@@ -34,7 +34,7 @@ CREATE OR REPLACE FUNCTION leora_pipeline.refresh_locked(
 ) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = 'force_custom_plan' AS $$
 DECLARE
   v_as_of timestamptz;
-  v_shift_id bigint;
+  v_reclassification_id bigint;
 BEGIN
   -- The pending rows that this statement sees of customers who are locked, or gone; what is derived
   -- after it has seen all that they speak of. A row that somebody has claimed is theirs.
@@ -62,12 +62,12 @@ BEGIN
   WITH derived AS (
     INSERT INTO leora_pipeline.customer_state AS s
       (tenant_id, customer_id, last_order_at, next_order_at, account_type, imported_order_at,
-       ever_ordered, to_tell, told_type, told_order_at, as_of)
+       ever_ordered, needs_sync, synced_type, synced_order_at, as_of)
     SELECT
       d.tenant_id, d.customer_id, d.last_order_at, d.next_order_at, d.account_type,
       d.imported_order_at, d.ever_ordered, d.differs,
-      CASE WHEN d.differs THEN d.told_type ELSE d.crm_type END,
-      CASE WHEN d.differs THEN d.told_order_at ELSE d.last_order_at END,
+      CASE WHEN d.differs THEN d.synced_type ELSE d.crm_type END,
+      CASE WHEN d.differs THEN d.synced_order_at ELSE d.last_order_at END,
       v_as_of
     FROM (
       SELECT
@@ -81,50 +81,50 @@ BEGIN
         OFFSET 0  -- So that what is derived stands once in the plan: half of the time is planning.
       ) AS e
     ) AS d
-    WHERE NOT d.is_current OR d.to_tell IS DISTINCT FROM d.differs OR NOT d.differs AND
-      (d.told_type, d.told_order_at) IS DISTINCT FROM (d.crm_type, d.last_order_at)
+    WHERE NOT d.is_current OR d.needs_sync IS DISTINCT FROM d.differs OR NOT d.differs AND
+      (d.synced_type, d.synced_order_at) IS DISTINCT FROM (d.crm_type, d.last_order_at)
     ON CONFLICT (tenant_id, customer_id) DO UPDATE SET
       last_order_at = EXCLUDED.last_order_at,
       next_order_at = EXCLUDED.next_order_at,
       account_type = EXCLUDED.account_type,
       imported_order_at = EXCLUDED.imported_order_at,
       ever_ordered = EXCLUDED.ever_ordered,
-      to_tell = EXCLUDED.to_tell,
-      told_type = EXCLUDED.told_type,
-      told_order_at = EXCLUDED.told_order_at,
+      needs_sync = EXCLUDED.needs_sync,
+      synced_type = EXCLUDED.synced_type,
+      synced_order_at = EXCLUDED.synced_order_at,
       as_of = EXCLUDED.as_of,
-      is_shifted = s.is_shifted AND EXCLUDED.to_tell AND EXCLUDED.account_type = s.account_type
+      reclassified_by_policy = s.reclassified_by_policy AND EXCLUDED.needs_sync AND EXCLUDED.account_type = s.account_type
   )
-  SELECT max(f.shift_id) INTO v_shift_id
-  FROM leora_pipeline.policy_shift AS f WHERE f.tenant_id = p_tenant_id;
+  SELECT max(f.reclassification_id) INTO v_reclassification_id
+  FROM leora_pipeline.policy_reclassification AS f WHERE f.tenant_id = p_tenant_id;
 
   -- Where a policy has taken the date back behind the one that the CRM's type rests on, it rests on
   -- that of the policy: what goes back behind this one too has been lost. Of several shifts, what
   -- they make together.
-  IF v_shift_id IS NOT NULL THEN
+  IF v_reclassification_id IS NOT NULL THEN
     WITH seen AS (
-      DELETE FROM leora_pipeline.policy_shift AS f
-      WHERE f.tenant_id = p_tenant_id AND f.shift_id <= v_shift_id
+      DELETE FROM leora_pipeline.policy_reclassification AS f
+      WHERE f.tenant_id = p_tenant_id AND f.reclassification_id <= v_reclassification_id
         AND f.customer_id = ANY (p_locked)
       RETURNING f.*
     )
     UPDATE leora_pipeline.customer_state AS s
-    SET is_shifted = s.account_type = f.type_after,
-        told_order_at = CASE
-          WHEN s.told_order_at <= f.date_before
-            AND s.told_order_at > COALESCE(f.date_after, '-infinity') THEN f.date_after
-          ELSE s.told_order_at
+    SET reclassified_by_policy = s.account_type = f.type_after,
+        synced_order_at = CASE
+          WHEN s.synced_order_at <= f.date_before
+            AND s.synced_order_at > COALESCE(f.date_after, '-infinity') THEN f.date_after
+          ELSE s.synced_order_at
         END
     FROM (
       SELECT
         customer_id,
-        (array_agg(date_before ORDER BY shift_id))[1] AS date_before,
-        (array_agg(date_after ORDER BY shift_id DESC))[1] AS date_after,
-        (array_agg(type_after ORDER BY shift_id DESC))[1] AS type_after
+        (array_agg(date_before ORDER BY reclassification_id))[1] AS date_before,
+        (array_agg(date_after ORDER BY reclassification_id DESC))[1] AS date_after,
+        (array_agg(type_after ORDER BY reclassification_id DESC))[1] AS type_after
       FROM seen
       GROUP BY customer_id
     ) AS f
-    WHERE s.tenant_id = p_tenant_id AND s.customer_id = f.customer_id AND s.to_tell;
+    WHERE s.tenant_id = p_tenant_id AND s.customer_id = f.customer_id AND s.needs_sync;
   END IF;
 
   -- The states of customers who are gone.
@@ -137,7 +137,7 @@ BEGIN
   UPDATE leora_pipeline.customer_state AS s
   SET error = NULL, failures = 0, quarantined_at = NULL, retry_at = NULL
   WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_locked)
-    AND s.retry_at IS NOT NULL AND NOT s.to_tell;
+    AND s.retry_at IS NOT NULL AND NOT s.needs_sync;
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.refresh_locked IS
@@ -150,7 +150,7 @@ CREATE OR REPLACE FUNCTION leora_pipeline.refresh_customers(
 DECLARE
   v_locked uuid[];
 BEGIN
-  PERFORM leora_pipeline.meet_customers(p_tenant_id, p_customer_ids, p_as_of);
+  PERFORM leora_pipeline.ensure_customer_state(p_tenant_id, p_customer_ids, p_as_of);
   -- Passes over those that somebody holds: another refresh, or the CRM's own transaction that called
   -- the hook and may stay open for long.
   SELECT COALESCE(array_agg(l.customer_id), '{}') INTO v_locked FROM (

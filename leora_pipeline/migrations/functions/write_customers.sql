@@ -3,7 +3,7 @@
 
 CREATE OR REPLACE FUNCTION leora_pipeline.write_customers(
   p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz, p_write_dates boolean,
-  p_held boolean, p_run_id text, p_path text
+  p_held boolean, p_run_id text, p_fallback_cause text
 ) RETURNS TABLE (
   customer_id uuid, is_written boolean, is_moved boolean, is_withheld boolean
 ) LANGUAGE plpgsql AS $$
@@ -25,8 +25,8 @@ BEGIN
       c."lastOrderDate" AS crm_date,
       s.account_type,
       s.last_order_at,
-      s.told_type,
-      s.told_order_at,
+      s.synced_type,
+      s.synced_order_at,
       s.as_of,
       leora_pipeline.type_differs(c."accountType"::text, s.account_type) AS type_differs,
       leora_pipeline.date_differs(
@@ -38,11 +38,11 @@ BEGIN
       leora_pipeline.is_date_withheld(
         p_held, c."lastOrderDate" AT TIME ZONE 'UTC', s.last_order_at
       ) AS is_held_date,
-      s.is_shifted,
-      leora_pipeline.is_lost(
-        c."accountType"::text, s.account_type, s.told_order_at, s.last_order_at,
+      s.reclassified_by_policy,
+      leora_pipeline.is_order_loss(
+        c."accountType"::text, s.account_type, s.synced_order_at, s.last_order_at,
         q.active_since, q.target_since
-      ) AS is_lost
+      ) AS is_order_loss
     FROM leora_pipeline.tenant_thresholds(ARRAY[p_tenant_id], COALESCE(p_as_of, v_now)) AS q
     CROSS JOIN leora_pipeline.customer_state AS s
     JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
@@ -75,8 +75,8 @@ BEGIN
     SELECT
       p_tenant_id, m.id, m.from_type, m.account_type, m.last_order_at, m.as_of,
       leora_pipeline.change_cause(
-        m.is_lost, m.is_shifted, m.from_type, m.account_type, m.told_type, m.told_order_at,
-        m.last_order_at, p_path
+        m.is_order_loss, m.reclassified_by_policy, m.from_type, m.account_type, m.synced_type, m.synced_order_at,
+        m.last_order_at, p_fallback_cause
       ),
       p_run_id, v_now
     FROM moves AS m
@@ -85,10 +85,10 @@ BEGIN
   ),
   told AS (
     UPDATE leora_pipeline.customer_state AS s
-    SET to_tell = m.withheld,
-        told_type = CASE WHEN m.is_told THEN m.new_type::text ELSE s.told_type END,
-        told_order_at = CASE WHEN m.withheld THEN s.told_order_at ELSE m.last_order_at END,
-        is_shifted = s.is_shifted AND NOT m.is_told,
+    SET needs_sync = m.withheld,
+        synced_type = CASE WHEN m.is_told THEN m.new_type::text ELSE s.synced_type END,
+        synced_order_at = CASE WHEN m.withheld THEN s.synced_order_at ELSE m.last_order_at END,
+        reclassified_by_policy = s.reclassified_by_policy AND NOT m.is_told,
         error = NULL, failures = 0, quarantined_at = NULL, retry_at = NULL
     FROM moves AS m
     WHERE s.tenant_id = p_tenant_id AND s.customer_id = m.id

@@ -44,10 +44,10 @@ CREATE TABLE leora_pipeline.customer_state (
   account_type text NOT NULL CHECK (account_type IN ('ACTIVE', 'TARGET', 'PROSPECT')),
   imported_order_at timestamptz(3),
   ever_ordered boolean NOT NULL,
-  to_tell boolean NOT NULL,
-  told_type text,
-  told_order_at timestamptz(3),
-  is_shifted boolean NOT NULL DEFAULT false,
+  needs_sync boolean NOT NULL,
+  synced_type text,
+  synced_order_at timestamptz(3),
+  reclassified_by_policy boolean NOT NULL DEFAULT false,
   as_of timestamptz(3) NOT NULL,
   error text,
   failures integer NOT NULL DEFAULT 0 CHECK (failures >= 0),
@@ -56,11 +56,11 @@ CREATE TABLE leora_pipeline.customer_state (
   CHECK (num_nulls(error, quarantined_at, retry_at, NULLIF(failures, 0)) IN (0, 4)),
   PRIMARY KEY (tenant_id, customer_id)
 );
-CREATE INDEX customer_state_to_tell ON leora_pipeline.customer_state (tenant_id, customer_id)
-  WHERE to_tell;
+CREATE INDEX customer_state_needs_sync ON leora_pipeline.customer_state (tenant_id, customer_id)
+  WHERE needs_sync;
 -- The few whose date went back, which is all that the gate has to look at.
 CREATE INDEX customer_state_set_back ON leora_pipeline.customer_state (tenant_id)
-  WHERE to_tell AND told_order_at > COALESCE(last_order_at, '-infinity');
+  WHERE needs_sync AND synced_order_at > COALESCE(last_order_at, '-infinity');
 CREATE INDEX customer_state_by_date
   ON leora_pipeline.customer_state (tenant_id, account_type, last_order_at);
 CREATE INDEX customer_state_next_order ON leora_pipeline.customer_state (tenant_id, next_order_at)
@@ -77,12 +77,12 @@ COMMENT ON COLUMN leora_pipeline.customer_state.imported_order_at IS
   'The date that the CRM had before the first order that counts; returns when the last one goes';
 COMMENT ON COLUMN leora_pipeline.customer_state.ever_ordered IS
   'Whether the customer ever had an order that counts';
-COMMENT ON COLUMN leora_pipeline.customer_state.to_tell IS 'Whether the CRM still has to be told';
-COMMENT ON COLUMN leora_pipeline.customer_state.told_type IS
+COMMENT ON COLUMN leora_pipeline.customer_state.needs_sync IS 'Whether the CRM still has to be told';
+COMMENT ON COLUMN leora_pipeline.customer_state.synced_type IS
   'The type that the CRM had when it last agreed; another one there now was set by hand';
-COMMENT ON COLUMN leora_pipeline.customer_state.told_order_at IS
+COMMENT ON COLUMN leora_pipeline.customer_state.synced_order_at IS
   'The last order date that the CRM''s type rests on; one that went back since marks a lost order';
-COMMENT ON COLUMN leora_pipeline.customer_state.is_shifted IS
+COMMENT ON COLUMN leora_pipeline.customer_state.reclassified_by_policy IS
   'Whether the type is what a change of the tenant''s policy made of it, and still to be told';
 COMMENT ON COLUMN leora_pipeline.customer_state.as_of IS 'The instant for which this was derived';
 COMMENT ON COLUMN leora_pipeline.customer_state.error IS
@@ -122,7 +122,7 @@ CREATE TABLE leora_pipeline.account_type_transition (
 );
 CREATE INDEX account_type_transition_run
   ON leora_pipeline.account_type_transition (tenant_id, run_id);
-CREATE INDEX account_type_transition_lost
+CREATE INDEX account_type_transition_order_loss
   ON leora_pipeline.account_type_transition (tenant_id, recorded_at)
   WHERE cause = 'order removed';
 CREATE INDEX account_type_transition_undigested
@@ -152,7 +152,7 @@ CREATE TABLE leora_pipeline.tenant_hold (
   tenant_id uuid NOT NULL,
   held_at timestamptz(3) NOT NULL,
   run_id text NOT NULL,
-  lost_customers integer NOT NULL,
+  order_loss_customers integer NOT NULL,
   classified_customers integer NOT NULL,
   released_at timestamptz(3),
   released_by text,
@@ -164,7 +164,7 @@ CREATE UNIQUE INDEX tenant_hold_active ON leora_pipeline.tenant_hold (tenant_id)
 COMMENT ON TABLE leora_pipeline.tenant_hold IS
   'Tenants whose downward moves are stopped; in force while released_at is null';
 CREATE VIEW leora_pipeline.hold_in_force AS
-  SELECT tenant_id, held_at, run_id, lost_customers, classified_customers
+  SELECT tenant_id, held_at, run_id, order_loss_customers, classified_customers
   FROM leora_pipeline.tenant_hold
   WHERE released_at IS NULL;
 COMMENT ON VIEW leora_pipeline.hold_in_force IS 'The holds in force, at most one a tenant';
@@ -208,7 +208,7 @@ CREATE TABLE leora_pipeline.pending_customer (
   tenant_id uuid NOT NULL,
   pending_id bigint GENERATED ALWAYS AS IDENTITY,
   customer_id uuid NOT NULL,
-  noted_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
+  captured_at timestamptz(3) NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (tenant_id, pending_id)
 ) WITH (
   -- A queue lives on being vacuumed: rows die as fast as they come.
@@ -234,19 +234,19 @@ COMMENT ON TABLE leora_pipeline.policy_change IS
   'Who changed a tenant''s policy when: those of its values that changed, before and after';
 
 -- Append-only like pending_customer: whoever changes a policy meets no run. One change of a tenant's
--- policy commits after the other, so that shift_id tells which of them a run has seen.
-CREATE TABLE leora_pipeline.policy_shift (
+-- policy commits after the other, so that reclassification_id tells which of them a run has seen.
+CREATE TABLE leora_pipeline.policy_reclassification (
   tenant_id uuid NOT NULL,
-  shift_id bigint GENERATED ALWAYS AS IDENTITY,
+  reclassification_id bigint GENERATED ALWAYS AS IDENTITY,
   customer_id uuid NOT NULL,
   type_before text NOT NULL,
   type_after text NOT NULL,
   date_before timestamptz(3),
   date_after timestamptz(3),
-  PRIMARY KEY (tenant_id, shift_id)
+  PRIMARY KEY (tenant_id, reclassification_id)
 );
-CREATE INDEX policy_shift_customer ON leora_pipeline.policy_shift (tenant_id, customer_id);
-COMMENT ON TABLE leora_pipeline.policy_shift IS
+CREATE INDEX policy_reclassification_customer ON leora_pipeline.policy_reclassification (tenant_id, customer_id);
+COMMENT ON TABLE leora_pipeline.policy_reclassification IS
   'What a change of a tenant''s policy made of a customer, type and last order date, until a refresh '
   'has taken it over: no order is missing';
 

@@ -56,7 +56,7 @@ def test_an_upgrade_from_each_revision_gives_what_a_fresh_installation_gives(
         migrations._replace_functions(connection)
         # The functions were those of that time: not these.
         connection.exec_driver_sql(
-            "CREATE OR REPLACE FUNCTION leora_pipeline.functions_digest() RETURNS text "
+            "CREATE OR REPLACE FUNCTION leora_pipeline.functions_fingerprint() RETURNS text "
             "LANGUAGE sql AS $$ SELECT 'of then' $$"
         )
 
@@ -76,7 +76,7 @@ def test_functions_of_another_version_are_refused_and_replaced(
         "CREATE FUNCTION leora_pipeline.is_pinned(p_type text, p_strict boolean) RETURNS boolean "
         "LANGUAGE sql AS $$ SELECT true $$",
         "CREATE FUNCTION leora_pipeline.of_old() RETURNS boolean LANGUAGE sql AS $$ SELECT true $$",
-        "CREATE OR REPLACE FUNCTION leora_pipeline.functions_digest() RETURNS text "
+        "CREATE OR REPLACE FUNCTION leora_pipeline.functions_fingerprint() RETURNS text "
         "LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 'another' $$",
     ):
         build.run(change)
@@ -93,7 +93,7 @@ def test_grants_on_functions_survive_their_replacement(
     engine: sa.Engine, build: CrmBuilder, pipeline_url: str
 ) -> None:
     build.run(
-        "CREATE OR REPLACE FUNCTION leora_pipeline.functions_digest() RETURNS text "
+        "CREATE OR REPLACE FUNCTION leora_pipeline.functions_fingerprint() RETURNS text "
         "LANGUAGE sql AS $$ SELECT 'another' $$"
     )
     with role(build, "GRANT EXECUTE ON FUNCTION leora_pipeline.after_order_create TO {role}"):
@@ -152,8 +152,8 @@ def test_a_schema_from_before_the_first_release_is_refused_with_the_way_out(
     customer = build.customer(build.tenant(), orders=(ago(days=1),))
     update_account_types(engine=engine)
     # Its revisions were numbered like those of now; it could not name its functions.
-    build.run("DROP FUNCTION leora_pipeline.functions_digest")
-    build.run("CREATE TABLE IF NOT EXISTS leora_pipeline.set_aside_customer (customer_id uuid)")
+    build.run("DROP FUNCTION leora_pipeline.functions_fingerprint")
+    build.run("CREATE TABLE IF NOT EXISTS leora_pipeline.quarantined_customer (customer_id uuid)")
     before = dump(pipeline_url)
 
     for refused in (lambda: require_fit_database(engine), lambda: install_schema(engine)):
