@@ -540,7 +540,8 @@ def test_a_refresh_never_overwrites_a_state_that_it_could_not_lock(
     build.run("ALTER FUNCTION leora_pipeline.ensure_customer_state RENAME TO meet_and_go_on")
     build.run(
         "CREATE FUNCTION leora_pipeline.ensure_customer_state(uuid, uuid[], timestamptz) "
-        "RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM leora_pipeline.meet_and_go_on($1, $2, $3); "
+        "RETURNS void LANGUAGE plpgsql AS $$ BEGIN "
+        "PERFORM leora_pipeline.meet_and_go_on($1, $2, $3); "
         "IF current_setting('test.stands', true) = 'on' THEN PERFORM pg_advisory_xact_lock(1); "
         "END IF; END $$"
     )

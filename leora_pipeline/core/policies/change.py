@@ -1,9 +1,9 @@
 """Policies: what each tenant's thresholds and limits are, and what a change of them does.
 
 The database refuses values that make no sense, and its functions judge by the table. A change is
-written with its record and with the customers that it reclassifies (``policy_reclassification``), so
-that the next run does not take these for customers whose orders are missing. What does not belong
-here: writing the new types, which is the next run's.
+written with its record and with the customers that it reclassifies (in
+``policy_reclassification``), so that the next run does not take these for customers whose orders
+are missing. What does not belong here: writing the new types, which is the next run's.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ FIRST_PAUSE_SECONDS = 10
 
 
 LONGEST_PAUSE_SECONDS = 3600
-"""How long a customer is quarantined after a first failure, and at most; twice as long each time."""
+"""How long a customer is quarantined after a first failure, and at most; it doubles each time."""
 
 
 _NOBODYS_OWN = frozenset(
