@@ -18,7 +18,7 @@ from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.database.statements import statements
-from leora_pipeline.core.realtime.quarantine import _quarantine, _speaks_of_a_row
+from leora_pipeline.core.realtime.quarantine import is_about_a_row, quarantine
 from leora_pipeline.core.run.run import Run
 
 SQL = statements(__name__)
@@ -105,7 +105,7 @@ def take_pending(engine: sa.Engine, run: Run, tenant_id: UUID, *, after: int = 0
                 connection, run, tenant_id, claimed, include_order_loss=not exceeds_batch
             )
     except sa.exc.DBAPIError as error:
-        if not (claimed and _speaks_of_a_row(error)):
+        if not (claimed and is_about_a_row(error)):
             raise
         done = _bisect(engine, run, tenant_id, claimed, error, include_order_loss=not exceeds_batch)
     last = rows[-1].pending_id if rows else None
@@ -198,7 +198,7 @@ def _take(
                 connection, run, tenant_id, customer_ids, include_order_loss=include_order_loss
             )
     except sa.exc.DBAPIError as error:
-        if not _speaks_of_a_row(error):
+        if not is_about_a_row(error):
             raise
         return _bisect(
             engine, run, tenant_id, customer_ids, error, include_order_loss=include_order_loss
@@ -216,7 +216,7 @@ def _bisect(
 ) -> Batch:
     """Finds those who made a batch fail by halving it, sets them aside, and takes the others."""
     if len(customer_ids) == 1:
-        _quarantine(engine, tenant_id, customer_ids[0], error)
+        quarantine(engine, tenant_id, customer_ids[0], error)
         return Batch(customers=1)
     middle = len(customer_ids) // 2
     halves = (customer_ids[:middle], customer_ids[middle:])

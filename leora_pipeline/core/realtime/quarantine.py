@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -10,26 +11,25 @@ from leora_pipeline.core.customers.refresh import ensure_customer_state
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import one_line
-from leora_pipeline.core.realtime.batch import logger
 
 SQL = statements(__name__)
 
+logger = logging.getLogger(__name__)
+
 
 FIRST_PAUSE_SECONDS = 10
-
-
 LONGEST_PAUSE_SECONDS = 3600
 """How long a customer is quarantined after a first failure, and at most; it doubles each time."""
 
 
-_NOBODYS_OWN = frozenset(
+_ABOUT_NO_ROW = frozenset(
     ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "XX")
 )
-"""The classes of SQLSTATE that speak of the connection, the schema, privileges, locks, the server.
-All others speak of what was to be written: data, constraints, whatever a trigger raises."""
+"""The classes of SQLSTATE that are about the connection, the schema, privileges, locks or the server.
+All others are about what was to be written: data, constraints, whatever a trigger raises."""
 
 
-def _quarantine(
+def quarantine(
     engine: sa.Engine, tenant_id: UUID, customer_id: UUID, error: sa.exc.DBAPIError
 ) -> None:
     logger.error("Customer %s is quarantined: %s", customer_id, one_line(error))
@@ -37,7 +37,7 @@ def _quarantine(
         connection.execute(SQL.wait_briefly)
         ensure_customer_state(connection, tenant_id, [customer_id])  # Its state says that it is.
         connection.execute(
-            SQL.quarantined,
+            SQL.quarantine,
             {
                 "tenant_id": tenant_id,
                 "customer_id": customer_id,
@@ -48,7 +48,7 @@ def _quarantine(
         )
 
 
-def _speaks_of_a_row(error: sa.exc.DBAPIError) -> bool:
+def is_about_a_row(error: sa.exc.DBAPIError) -> bool:
     """Returns whether an error may be one customer's, and not everybody's."""
     state = getattr(error.orig, "sqlstate", None)  # None where the connection was lost.
-    return state is not None and state[:2] not in _NOBODYS_OWN
+    return state is not None and state[:2] not in _ABOUT_NO_ROW

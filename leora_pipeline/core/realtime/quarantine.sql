@@ -3,9 +3,9 @@
 -- open with what there was of it.
 SET LOCAL lock_timeout = '100ms'
 
--- name: quarantined
--- Sets a customer aside, twice as long each time up to an hour, and forgets what is pending for it.
-WITH noted AS (
+-- name: quarantine
+-- Quarantines a customer, twice as long each time up to an hour, and deletes what is pending for it.
+WITH deleted AS (
   DELETE FROM leora_pipeline.pending_customer AS p
   USING (
     SELECT q.tenant_id, q.pending_id

@@ -6,6 +6,7 @@ steps after it, while the others go on. What does not belong here: what the step
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
@@ -16,9 +17,11 @@ from leora_pipeline.core.crm.tenants import Tenant
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import LeoraError, TenantsFailedError, one_line
-from leora_pipeline.core.run.run import Run, logger
+from leora_pipeline.core.run.run import Run
 
 SQL = statements(__name__)
+
+logger = logging.getLogger(__name__)
 
 
 def start_tenants(engine: sa.Engine, run: Run, tenant_ids: Sequence[UUID] | None = None) -> None:
