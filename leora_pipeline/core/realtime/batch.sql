@@ -34,7 +34,7 @@ WHERE EXISTS (
   SELECT FROM leora_pipeline.unsynced_customers(ARRAY[t.id])
 )
 
--- name: overdue
+-- name: actionable
 -- The next customers of a tenant who are overdue or still to be told, whom nobody noted.
 SELECT customer_id
 FROM (

@@ -25,13 +25,14 @@ LONGEST_PAUSE_SECONDS = 3600
 _ABOUT_NO_ROW = frozenset(
     ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "XX")
 )
-"""The classes of SQLSTATE that are about the connection, the schema, privileges, locks or the server.
-All others are about what was to be written: data, constraints, whatever a trigger raises."""
+"""The classes of SQLSTATE about the connection, the schema, privileges, locks or the server. All
+others are about what was to be written: data, constraints, whatever a trigger raises."""
 
 
 def quarantine(
     engine: sa.Engine, tenant_id: UUID, customer_id: UUID, error: sa.exc.DBAPIError
 ) -> None:
+    """Quarantines a customer, for longer after each failure; a listener retries it afterwards."""
     logger.error("Customer %s is quarantined: %s", customer_id, one_line(error))
     with transaction(engine) as connection:
         connection.execute(SQL.wait_briefly)
