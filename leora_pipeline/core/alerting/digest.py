@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from leora_pipeline.core.alerting.outbox import one_line_of, write_message
 from leora_pipeline.core.crm.tenants import Tenant
-from leora_pipeline.core.database.connection import now, transaction
+from leora_pipeline.core.database.connection import lock, now, transaction
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import TenantsFailedError, one_line
 
@@ -54,7 +54,7 @@ def write_digests(engine: sa.Engine, tenants: Sequence[Tenant]) -> dict[str, int
 
 def _write_digest(connection: sa.Connection, tenant: Tenant) -> int:
     """Takes a tenant's new transitions, and returns how many customers there are to win back."""
-    connection.execute(SQL.lock_digest, {"tenant_id": tenant.tenant_id})
+    lock(connection, "digest", tenant.tenant_id)
     instant = now(connection)
     named = connection.execute(
         SQL.take_targets,

@@ -1,9 +1,3 @@
--- name: lock_digest
--- One digest of a tenant at a time; a transaction's lock, so that a pooler may stand in between.
-SELECT pg_advisory_xact_lock(
-  hashtextextended('leora_pipeline.digest.' || CAST(:tenant_id AS uuid)::text, 0)
-)
-
 -- name: take_targets
 -- Marks the tenant's transitions to TARGET that no digest has taken, and returns the customers to be
 -- named: those who still are TARGET and not permanently closed, the latest orders first. City, sales

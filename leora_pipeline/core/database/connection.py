@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from uuid import UUID
 
 import psycopg
 import sqlalchemy as sa
@@ -54,6 +55,20 @@ def now(connection: sa.Connection) -> datetime:
     """Returns the database's clock, UTC, rounded up to the millisecond that the CRM stores."""
     instant: datetime = connection.execute(SQL.now).scalar_one()
     return instant.astimezone(UTC)
+
+
+def lock(connection: sa.Connection, what: str, tenant_id: UUID | None = None) -> None:
+    """Lets one transaction at a time do something, for one tenant or for all; others wait.
+
+    The lock is the transaction's, so that a pooler may stand in between, and ends with it.
+
+    Args:
+        connection: Within a transaction.
+        what: The name of what is done.
+        tenant_id: The tenant for which it is done; None where it is done for all at once.
+    """
+    key = f"leora_pipeline.{what}" + (f".{tenant_id}" if tenant_id else "")
+    connection.execute(SQL.lock, {"key": key})
 
 
 def tune_for_whole_tables(connection: sa.Connection) -> None:

@@ -18,7 +18,12 @@ import sqlalchemy as sa
 
 from leora_pipeline.core.account_types import Transition
 from leora_pipeline.core.crm.tenants import Tenant
-from leora_pipeline.core.database.connection import now, transaction, tune_for_whole_tables
+from leora_pipeline.core.database.connection import (
+    lock,
+    now,
+    transaction,
+    tune_for_whole_tables,
+)
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.policies.fields import (
@@ -147,7 +152,7 @@ def _change(
 ) -> PolicyChange:
     """Does all of a change that has to be done in one transaction."""
     scope = {"tenant_id": tenant_id}
-    connection.execute(SQL.lock_policy, scope)
+    lock(connection, "policy", tenant_id)
     old, default = _policy(connection, tenant_id), _policy(connection, None)
     new = old | {name: default[name] if value is None else value for name, value in values.items()}
     changed = [name for name in new if new[name] != old[name]]
@@ -159,10 +164,9 @@ def _change(
     if STATUSES in changed:
         connection.execute(SQL.create_policy_before)
         connection.execute(SQL.remember_before, moment)
-    if new == default:
-        connection.execute(SQL.delete_policy, scope)
-    else:
-        connection.execute(SQL.write_policy, {**scope, "policy": json.dumps(new)})
+    connection.execute(SQL.delete_policy, scope)
+    if new != default:
+        connection.execute(SQL.insert_policy, {**scope, "policy": json.dumps(new)})
     connection.execute(
         SQL.record_change,
         {

@@ -1,9 +1,3 @@
--- name: lock_policy
--- Lets one transaction at a time change a tenant's policy, until it ends.
-SELECT pg_advisory_xact_lock(
-  hashtextextended('leora_pipeline.policy.' || CAST(:tenant_id AS uuid)::text, 0)
-)
-
 -- name: policy
 -- The policy of a tenant; the default for none.
 SELECT * FROM leora_pipeline.effective_policy(CAST(:tenant_id AS uuid))
@@ -16,31 +10,14 @@ WHERE tenant_id = :tenant_id
 ORDER BY changed_at DESC
 LIMIT :limit
 
--- name: write_policy
--- Gives a tenant a policy of its own, in the place of the one that it has.
+-- name: insert_policy
+-- Gives a tenant a policy of its own; the one before has been deleted.
 INSERT INTO leora_pipeline.tenant_policy
 SELECT *
 FROM jsonb_populate_record(
   NULL::leora_pipeline.tenant_policy,
   CAST(:policy AS jsonb) || jsonb_build_object('tenant_id', CAST(:tenant_id AS uuid))
 )
-ON CONFLICT (tenant_id) DO UPDATE SET
-  threshold_unit = EXCLUDED.threshold_unit,
-  active_within = EXCLUDED.active_within,
-  target_within = EXCLUDED.target_within,
-  uncounted_statuses = EXCLUDED.uncounted_statuses,
-  healthy_active_min = EXCLUDED.healthy_active_min,
-  healthy_active_max = EXCLUDED.healthy_active_max,
-  healthy_target_min = EXCLUDED.healthy_target_min,
-  healthy_target_max = EXCLUDED.healthy_target_max,
-  healthy_prospect_min = EXCLUDED.healthy_prospect_min,
-  healthy_prospect_max = EXCLUDED.healthy_prospect_max,
-  high_churn_below = EXCLUDED.high_churn_below,
-  poor_retention_above = EXCLUDED.poor_retention_above,
-  future_orders_above = EXCLUDED.future_orders_above,
-  gate_percent = EXCLUDED.gate_percent,
-  gate_customers = EXCLUDED.gate_customers,
-  min_customers = EXCLUDED.min_customers
 
 -- name: delete_policy
 -- Lets a tenant follow the default again.
