@@ -111,7 +111,9 @@ def show(as_json: bool) -> None:
 @command.command("urls")
 @tenant_option
 @click.option("--add", metavar="URL", help="Give the tenant an address of its own.")
-@click.option("--remove", metavar="URL", help="Take one from the tenant: the URL, or its digest.")
+@click.option(
+    "--remove", metavar="URL", help="Take one from the tenant: the URL, or its fingerprint."
+)
 def urls(tenant_slugs: tuple[str, ...], add: str | None, remove: str | None) -> None:
     """Show where messages go, secrets hidden, and change a tenant's own addresses."""
     if (add or remove) and len(tenant_slugs) != 1:

@@ -100,9 +100,10 @@ def install_schema(engine: sa.Engine, *, triggers: bool = True) -> None:
     if triggers:
         with transaction(engine) as connection:
             missing = missing_triggers(connection)
-        for trigger in missing:
-            setting = TRIGGERS_SQL[TRIGGERS[trigger]]
-            _with_brief_locks(engine, partial(sa.Connection.execute, statement=setting))
+        for trigger, name in TRIGGERS.items():
+            if trigger in missing:
+                setting = TRIGGERS_SQL[name]
+                _with_brief_locks(engine, partial(sa.Connection.execute, statement=setting))
 
 
 def _upgrade_tables(connection: sa.Connection) -> None:

@@ -15,8 +15,8 @@ import pytest
 import sqlalchemy as sa
 from apprise.plugins.custom_json import NotifyJSON
 
-from leora_pipeline.core.alerting import delivery
-from leora_pipeline.core.alerting.channels import Message, digest, send
+from leora_pipeline.core.alerting import channels
+from leora_pipeline.core.alerting.channels import Message, fingerprint, send
 from leora_pipeline.core.alerting.delivery import Delivery, deliver_messages
 from leora_pipeline.core.alerting.incidents import sync_incidents
 from leora_pipeline.core.reporting.status import read_status
@@ -105,7 +105,7 @@ def test_a_message_is_delivered_once_and_then_marked(
     assert (received["title"], received["type"]) == (OPENED, "failure")
     (message,) = cellar.messages()
     assert message.sent_at is not None
-    assert message.delivered_to == [digest(hook.url)]
+    assert message.delivered_to == [fingerprint(hook.url)]
     cellar.recovers()
     deliver_messages(engine, [hook.url])
     assert (hook.titles[1], hook.received[1]["type"]) == (RESOLVED, "success")
@@ -289,7 +289,7 @@ def test_a_bad_address_is_told_without_its_secrets_and_loses_nothing(
     assert (done.sent, done.failed) == (0, 1)
     assert hook.titles == [OPENED], "the others get it"
     told = str(done.errors) + str(cellar.messages())
-    assert digest(url) in done.errors[0]
+    assert fingerprint(url) in done.errors[0]
     assert "s3cret" not in told
     assert "t0ken" not in told
     assert "\n" not in done.errors[0]
@@ -309,7 +309,7 @@ def test_a_message_longer_than_a_service_takes_comes_in_parts(
 def test_an_address_that_does_not_answer_is_given_up_in_time(
     hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "SEND_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(channels, "SEND_TIMEOUT_SECONDS", 0.3)
     go_on = Event()
     hook.on_call = lambda: go_on.wait(30)
     try:

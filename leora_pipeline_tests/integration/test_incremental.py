@@ -742,7 +742,7 @@ def test_what_there_is_to_do_is_found_without_a_scan(large: sa.Engine, build: Cr
         plans += [
             connection.exec_driver_sql(f"EXPLAIN {query}", parameters).all()
             for query in (
-                statements("leora_pipeline.core.run.refresh").text("customers_to_look_at"),
+                statements("leora_pipeline.core.run.refresh").for_driver("customers_to_look_at"),
                 "SELECT * FROM leora_pipeline.due_customers("
                 "%(tenant_ids)s::uuid[], %(as_of)s::timestamptz)",
             )

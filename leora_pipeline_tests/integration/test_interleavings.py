@@ -27,6 +27,7 @@ from leora_pipeline import (
     update_account_types,
     update_customer_account_type,
 )
+from leora_pipeline.core.customers import write_back
 from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
 from leora_pipeline.core.database.connection import stream_rows, transaction
@@ -627,7 +628,7 @@ def test_full_runs_at_once_log_each_transition_once(
     background: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (refresh_step, apply_step):
+    for module in (refresh_step, apply_step, write_back):
         monkeypatch.setattr(module, "BATCH", 40)
     tenants = [build.tenant(slug) for slug in ("cellar", "dry-goods")]
     for tenant in tenants:
@@ -793,7 +794,7 @@ def distribution(build: CrmBuilder) -> list[Any]:
 def test_a_batch_that_fails_takes_only_its_own_tenant_with_it(
     engine: sa.Engine, build: CrmBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (refresh_step, apply_step):
+    for module in (refresh_step, apply_step, write_back):
         monkeypatch.setattr(module, "BATCH", 10)
     tenants = [build.tenant(slug) for slug in ("cellar", "dry-goods")]
     for tenant in tenants:
@@ -949,7 +950,8 @@ def test_row_level_security_switched_on_before_the_apply_writes_nothing_wrong(
 def test_an_interrupted_run_is_recorded_as_failed_and_the_next_one_makes_up_for_it(
     engine: sa.Engine, build: CrmBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apply_step, "BATCH", 10)
+    for module in (apply_step, write_back):
+        monkeypatch.setattr(module, "BATCH", 10)
     add_customers(build, build.tenant(), 35)
 
     def interrupt(step: str, customers: int) -> None:

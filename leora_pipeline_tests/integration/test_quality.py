@@ -30,15 +30,13 @@ def statuses(engine: sa.Engine, name: str) -> dict[str, str]:
 def distribution(build: CrmBuilder, tenant: UUID, active: int, target: int, prospect: int) -> None:
     """Publishes a distribution as a run would."""
     build.run(
-        "INSERT INTO leora_pipeline.account_type_distribution VALUES (:tenant, current_date, now(),"
-        " :active, :target, :prospect, 0, :total, round(100.0 * :active / NULLIF(:total, 0), 2),"
-        " round(100.0 * :target / NULLIF(:total, 0), 2),"
-        " round(100.0 * :prospect / NULLIF(:total, 0), 2))",
+        "INSERT INTO leora_pipeline.account_type_distribution "
+        "(tenant_id, day, as_of, active, target, prospect, pinned) "
+        "VALUES (:tenant, current_date, now(), :active, :target, :prospect, 0)",
         tenant=tenant,
         active=active,
         target=target,
         prospect=prospect,
-        total=active + target + prospect,
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import requests
 from apprise.plugins.custom_json import NotifyJSON
 
-from leora_pipeline.core.alerting.channels import Message, digest, send, shown_url
+from leora_pipeline.core.alerting.channels import Message, fingerprint, send, shown_url
 from leora_pipeline.core.alerting.delivery import pause_after
 from leora_pipeline.core.alerting.digest import digest_body
 from leora_pipeline.core.alerting.incidents import name_of, shown_duration
@@ -55,7 +55,7 @@ def test_pauses_grow_up_to_a_quarter_of_an_hour() -> None:
     ],
 )  # fmt: skip
 def test_an_address_is_shown_without_its_secrets(url: str, shown: str) -> None:
-    assert shown_url(url) == f"{shown} ({digest(url)})"
+    assert shown_url(url) == f"{shown} ({fingerprint(url)})"
 
 
 def test_an_error_that_a_service_words_keeps_the_secrets_of_its_address(

@@ -11,7 +11,7 @@ from leora_pipeline.core.errors import WrongUsageError
 
 if TYPE_CHECKING:
     pass
-from leora_pipeline.core.alerting.channels import _service, digest, shown_url
+from leora_pipeline.core.alerting.channels import fingerprint, service_of, shown_url
 from leora_pipeline.core.database.statements import statements
 
 SQL = statements(__name__)
@@ -31,7 +31,7 @@ def add_tenant_url(connection: sa.Connection, tenant_id: UUID, url: str) -> None
     Raises:
         WrongUsageError: There is no service behind it.
     """
-    if _service(url) is None:
+    if service_of(url) is None:
         raise WrongUsageError(
             f"{shown_url(url)} is no URL that Apprise knows; see docs/alerts.md for some that are"
         )
@@ -44,16 +44,18 @@ def remove_tenant_url(connection: sa.Connection, tenant_id: UUID, url: str) -> N
     Args:
         connection: Within a transaction.
         tenant_id: The tenant.
-        url: The address, or its digest.
+        url: The address, or its fingerprint.
 
     Raises:
         WrongUsageError: The tenant has no such address.
     """
-    found = [own for own in tenant_urls(connection).get(tenant_id, []) if url in (own, digest(own))]
+    found = [
+        own for own in tenant_urls(connection).get(tenant_id, []) if url in (own, fingerprint(own))
+    ]
     if not found:
         raise WrongUsageError(
             f"the tenant has no address {shown_url(url)}; `leora alerts urls` lists those it has, "
-            "each with a digest that names it as well"
+            "each with a fingerprint that names it as well"
         )
     connection.execute(
         SQL.remove_tenant_url,

@@ -41,7 +41,7 @@ def send(url: str, message: Message) -> str | None:
     """
     import apprise
 
-    service = _service(url)
+    service = service_of(url)
     if service is None:
         return (
             f"{shown_url(url)}: this is no URL that Apprise knows; correct it in LEORA_ALERT_URLS, "
@@ -68,28 +68,28 @@ def send(url: str, message: Message) -> str | None:
     return f"{shown_url(url)}: {_without_secrets(url, ' '.join(causes.split()))}"
 
 
-def _service(url: str) -> NotifyBase | None:
+def service_of(url: str) -> NotifyBase | None:
     """Returns the service behind a URL, or None where there is none."""
     import apprise
 
     return apprise.Apprise.instantiate(url)
 
 
-def digest(url: str) -> str:
+def fingerprint(url: str) -> str:
     """Returns what stands for a URL where its secrets must not."""
     return sha256(url.encode()).hexdigest()[:12]
 
 
 def shown_url(url: str) -> str:
-    """Returns a URL for people: the service and the host, no secrets, and its digest."""
-    service = _service(url)
+    """Returns a URL for people: the service and the host, no secrets, and its fingerprint."""
+    service = service_of(url)
     # Of a webhook the path is often the secret, which Apprise would show.
     known = re.match(
         r"\w+://[^/?]*" if service else r"\w+:/",
         service.url(privacy=True) if service else url,  # type: ignore[no-untyped-call]
     )
     shown = re.sub(r"//[^/@]*@", "//…@", known[0]) if known else "a text"
-    return f"{shown}/… ({digest(url)})"
+    return f"{shown}/… ({fingerprint(url)})"
 
 
 def _without_secrets(url: str, text: str) -> str:

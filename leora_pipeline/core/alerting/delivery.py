@@ -19,7 +19,7 @@ from leora_pipeline.core.database.connection import transaction
 if TYPE_CHECKING:
     pass
 from leora_pipeline.core.alerting.addresses import tenant_urls
-from leora_pipeline.core.alerting.channels import Message, digest, send
+from leora_pipeline.core.alerting.channels import Message, fingerprint, send
 from leora_pipeline.core.database.statements import statements
 
 SQL = statements(__name__)
@@ -80,7 +80,9 @@ def deliver_messages(
     sent = failed = unaddressed = 0
     errors: dict[str, None] = {}
     for message in due:
-        urls = {digest(url): url for url in [*alert_urls, *own_urls.get(message.tenant_id, [])]}
+        urls = {
+            fingerprint(url): url for url in [*alert_urls, *own_urls.get(message.tenant_id, [])]
+        }
         if not urls:
             unaddressed += 1
             continue
@@ -129,7 +131,7 @@ def _deliver(
                 Message(message.title, message.body, type_, f"{tenant_id}/{message.kind}"),
             )
             if error is None:
-                connection.execute(SQL.record_delivery, {**scope, "digest": chosen})
+                connection.execute(SQL.record_delivery, {**scope, "fingerprint": chosen})
             else:
                 failures.append(error)
 

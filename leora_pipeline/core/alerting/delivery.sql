@@ -42,7 +42,7 @@ WHERE m.tenant_id = :tenant_id AND m.message_id = :message_id
 -- name: record_delivery
 -- Notes that an address has got a message.
 UPDATE leora_pipeline.alert_message
-SET delivered_to = array_append(delivered_to, CAST(:digest AS text)),
+SET delivered_to = array_append(delivered_to, CAST(:fingerprint AS text)),
     delivered_at = clock_timestamp()
 WHERE tenant_id = :tenant_id AND message_id = :message_id
 

@@ -27,12 +27,12 @@ from leora_pipeline.core.database.connection import (
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.policies.fields import (
-    _REFUSED,
+    REFUSALS,
     SETTINGS,
     STATUSES,
     THRESHOLDS,
     Value,
-    _plain,
+    plain_value,
 )
 
 SQL = statements(__name__)
@@ -134,7 +134,7 @@ def change_policy(
                 connection.rollback()
     except (sa.exc.IntegrityError, sa.exc.DataError) as error:
         constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
-        told = _REFUSED.get(constraint or "", "a number is too large")
+        told = REFUSALS.get(constraint or "", "a number is too large")
         raise WrongUsageError(f"the policy is refused, and nothing was written: {told}") from error
     if STATUSES in change.after and not dry_run:
         # Once more: an order that was committed while the policy was not yet may have been looked
@@ -204,4 +204,4 @@ def _enqueue_recounted(connection: sa.Connection, tenant_id: UUID, change: Polic
 def _policy(connection: sa.Connection, tenant_id: UUID | None) -> dict[str, Value]:
     """Returns the values of a tenant's policy, or of the default, by name."""
     row = connection.execute(SQL.policy, {"tenant_id": tenant_id}).one()
-    return {name: _plain(row._mapping[name]) for name in SETTINGS}
+    return {name: plain_value(row._mapping[name]) for name in SETTINGS}

@@ -73,7 +73,7 @@ _TAKES = {
 }
 
 
-_REFUSED = {
+REFUSALS = {
     "thresholds_ascend": (
         "active-within must be at least 1 and less than target-within, "
         "and target-within at most 36500"
@@ -133,7 +133,7 @@ def _parse_value(connection: sa.Connection, name: str, text: str) -> Value:
         raise WrongUsageError(
             f"{name.replace('_', '-')} cannot be {text!r}; it takes {_TAKES[kind]}"
         ) from None
-    return _plain(number)
+    return plain_value(number)
 
 
 def _parse_statuses(connection: sa.Connection, text: str) -> list[str]:
@@ -147,7 +147,7 @@ def _parse_statuses(connection: sa.Connection, text: str) -> list[str]:
     return sorted(statuses)
 
 
-def _plain(value: object) -> Value:
+def plain_value(value: object) -> Value:
     """Returns a value as JSON has it, always the same for what means the same."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)

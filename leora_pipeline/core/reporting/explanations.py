@@ -30,7 +30,7 @@ EXCLUSIONS = {
 """Why an order does not count."""
 
 
-def _explain_transition(row: sa.Row[Any]) -> str:
+def explain_transition(row: sa.Row[Any]) -> str:
     """Says why a type was changed; one that somebody had set by hand is told as such."""
     by_hand = (
         f"somebody had set {row.from_type} by hand"
@@ -45,7 +45,7 @@ def _explain_transition(row: sa.Row[Any]) -> str:
     return told if row.from_type else f"first classification ({told})"
 
 
-def _explain_type(today: sa.Row[Any], is_imported: bool) -> str:
+def explain_type(today: sa.Row[Any], is_imported: bool) -> str:
     """Says why a customer has its type today, or is to have another one."""
     because = f"{today.account_type}: {today.reason[0].lower()}{today.reason[1:]}"
     if today.last_order_at is not None:
@@ -62,7 +62,7 @@ def _explain_type(today: sa.Row[Any], is_imported: bool) -> str:
     return f"{today.crm_type or 'No type yet'} in the CRM, but by the rule {because}."
 
 
-def _outlook(today: sa.Row[Any], tenant_slug: str) -> list[str]:
+def outlook(today: sa.Row[Any], tenant_slug: str) -> list[str]:
     """Says why the CRM differs, what that waits for, and what the future is known to bring."""
     lines = []
     if today.cause == "by hand":

@@ -18,9 +18,9 @@ from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.reporting.explanations import (
     EXCLUSIONS,
-    _explain_transition,
-    _explain_type,
-    _outlook,
+    explain_transition,
+    explain_type,
+    outlook,
 )
 
 SQL = statements(__name__)
@@ -200,11 +200,11 @@ def read_history(
             is_imported=is_imported,
             crm_order_at=today.crm_order_at,
             next_order_at=today.next_order_at,
-            explanation=_explain_type(today, is_imported),
+            explanation=explain_type(today, is_imported),
             cause=today.cause,
             held_since=today.held_since,
             pending_since=today.pending_since,
-            outlook=tuple(_outlook(today, customer.tenant_slug)),
+            outlook=tuple(outlook(today, customer.tenant_slug)),
         ),
         transitions=transitions,
         orders=tuple(_order(row) for row in orders),
@@ -213,7 +213,7 @@ def read_history(
 
 
 def _transition(row: sa.Row[Any]) -> LoggedTransition:
-    return LoggedTransition(**row._mapping, explanation=_explain_transition(row))
+    return LoggedTransition(**row._mapping, explanation=explain_transition(row))
 
 
 def _order(row: sa.Row[Any]) -> CustomerOrder:

@@ -306,7 +306,7 @@ CREATE INDEX alert_message_incident ON leora_pipeline.alert_message (tenant_id, 
 COMMENT ON TABLE leora_pipeline.alert_message IS
   'Messages to be delivered; waiting while sent_at and expired_at are null';
 COMMENT ON COLUMN leora_pipeline.alert_message.delivered_to IS
-  'Digests of the URLs that have got it; the URLs themselves hold secrets';
+  'Fingerprints of the URLs that have got it; the URLs themselves hold secrets';
 COMMENT ON COLUMN leora_pipeline.alert_message.delivered_at IS
   'When the latest of them got it';
 COMMENT ON COLUMN leora_pipeline.alert_message.sent_at IS 'When all of them had got it';
