@@ -726,14 +726,16 @@ def test_what_there_is_to_do_is_found_without_a_scan(large: sa.Engine, build: Cr
     run = plan_run(large, mode="incremental")
     build.run('UPDATE "Order" SET status = \'CANCELLED\' WHERE id IN '
               '(SELECT id FROM "Order" LIMIT 5)')  # fmt: skip
-    parameters: dict[str, Any] = {"tenant_ids": run.tenant_ids}
+    parameters: dict[str, Any] = {"tenant_ids": run.tenant_ids, "or_pending": True}
     with transaction(large) as connection:
         parameters["as_of"] = now(connection)
         plans = [
             connection.execute(
                 sa.text(
                     "EXPLAIN "
-                    + statements("leora_pipeline.core.run.refresh").text("actionable_tenants")
+                    + statements("leora_pipeline.core.customers.actionable").text(
+                        "actionable_tenants"
+                    )
                 ),
                 parameters,
             ).all(),
@@ -742,9 +744,7 @@ def test_what_there_is_to_do_is_found_without_a_scan(large: sa.Engine, build: Cr
         plans += [
             connection.exec_driver_sql(f"EXPLAIN {query}", parameters).all()
             for query in (
-                statements("leora_pipeline.core.run.refresh").for_driver("customers_to_look_at"),
-                "SELECT * FROM leora_pipeline.due_customers("
-                "%(tenant_ids)s::uuid[], %(as_of)s::timestamptz)",
+                statements("leora_pipeline.core.run.refresh").for_driver("changed_customers"),
             )
         ]
     for plan in plans:

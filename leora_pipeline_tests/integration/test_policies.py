@@ -23,7 +23,7 @@ from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.policies import change as policies
 from leora_pipeline.core.policies.change import PolicyChange, change_policy, read_policies
-from leora_pipeline.core.policies.fields import Value, parse_values
+from leora_pipeline.core.policies.fields import REFUSALS, Value, parse_values
 from leora_pipeline.core.reporting.history import read_history
 from leora_pipeline.core.reporting.preview import preview
 from leora_pipeline.core.run.apply import apply
@@ -769,7 +769,7 @@ def test_every_constraint_of_a_policy_has_words(build: CrmBuilder) -> None:
         "AND conrelid = 'leora_pipeline.tenant_policy'::regclass"
     )
     # A list of statuses without one cannot be written down.
-    assert {row.conname for row in constraints} - set(policies._REFUSED) == {"statuses_known"}
+    assert {row.conname for row in constraints} - set(REFUSALS) == {"statuses_known"}
     columns = build.run("SELECT * FROM leora_pipeline.effective_policy(NULL)")[0]._fields
     assert list(columns) == ["tenant_id", *policies.SETTINGS]
 
@@ -857,7 +857,7 @@ def test_whom_changed_thresholds_move_is_found_by_index_ranges(
         lines = list(
             connection.exec_driver_sql(
                 f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) "
-                f"{statements('leora_pipeline.core.run.refresh').for_driver('customers_to_look_at')}",
+                f"{statements('leora_pipeline.core.run.refresh').for_driver('changed_customers')}",
                 parameters,
             ).scalars()
         )

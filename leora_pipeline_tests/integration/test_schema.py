@@ -344,11 +344,11 @@ def test_a_policy_of_ones_own_that_equals_the_default_reads_the_same(
 
 STATEMENTS = (
     ("run.refresh", "outdated_customers"),
-    ("run.refresh", "actionable_tenants"),
+    ("run.refresh", "changed_customers"),
+    ("customers.actionable", "actionable_tenants"),
     ("run.plan", "plan_from_state"),
     ("run.plan", "plan_from_orders"),
-    ("realtime.batch", "actionable_tenants"),
-    ("realtime.batch", "actionable"),
+    ("realtime.batch", "actionable_customers"),
     ("customers.gate", "count_order_loss"),
     ("customers.gate", "measure"),
 )
@@ -361,6 +361,7 @@ PARAMETERS = {
     "after": UUID(int=0),
     "batch": 500,
     "write_dates": True,
+    "or_pending": True,
     "waiting": 1,
 }
 

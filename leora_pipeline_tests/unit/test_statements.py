@@ -55,6 +55,19 @@ def test_a_module_asks_for_statements_that_its_file_has(file: str) -> None:
         assert statements(file).text(name)
 
 
+@pytest.mark.parametrize(("file", "name"), NAMES, ids=[f"{f}:{n}" for f, n in NAMES])
+def test_every_include_stands_for_a_statement(file: str, name: str) -> None:
+    assert "-- include:" not in statements(file).text(name)
+
+
+def test_what_is_included_comes_without_its_description() -> None:
+    text = statements("leora_pipeline.core.realtime.batch").text("actionable_customers")
+
+    assert "-- The next actionable customers" in text
+    assert "s.needs_sync" in text
+    assert "-- Of tenant t" not in text
+
+
 def test_an_unknown_statement_is_an_error() -> None:
     refresh = statements("leora_pipeline.core.run.refresh")
     with pytest.raises(AttributeError, match=r"run\.refresh\.sql has no statement 'nothing'"):

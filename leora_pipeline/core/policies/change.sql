@@ -45,12 +45,12 @@ WITH shifted AS (
     s.tenant_id, s.customer_id, b.account_type, a.account_type, s.last_order_at, s.last_order_at
   FROM leora_pipeline.tenant_thresholds(
     ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
-  ) AS q
-  JOIN leora_pipeline.due_customers(
-    ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
-  ) AS d ON d.tenant_id = q.tenant_id
+  ) AS t
+  CROSS JOIN LATERAL (
+-- include: core.customers.actionable.due_customers
+  ) AS d
   JOIN leora_pipeline.customer_state AS s
-    ON s.tenant_id = d.tenant_id AND s.customer_id = d.customer_id
+    ON s.tenant_id = t.tenant_id AND s.customer_id = d.customer_id
   JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
   CROSS JOIN LATERAL (
     SELECT leora_pipeline.derive_account_type(
@@ -61,7 +61,7 @@ WITH shifted AS (
   ) AS b
   CROSS JOIN LATERAL (
     SELECT leora_pipeline.derive_account_type(
-      s.last_order_at, q.active_since, q.target_since
+      s.last_order_at, t.active_since, t.target_since
     ) AS account_type
   ) AS a
   WHERE a.account_type <> b.account_type AND NOT leora_pipeline.is_pinned(c."accountType"::text)

@@ -141,7 +141,7 @@ def take_actionable(
             "after": after,
             "batch": BATCH,
         }
-        customer_ids = list(connection.execute(SQL.actionable, parameters).scalars())
+        customer_ids = list(connection.execute(SQL.actionable_customers, parameters).scalars())
         # What a backlog still holds, the gate has to see first.
         exceeds_batch = connection.execute(SQL.exceeds_batch, parameters).scalar_one()
     if not customer_ids:
@@ -149,17 +149,6 @@ def take_actionable(
     done = _take(engine, run, tenant_id, customer_ids, include_order_loss=not exceeds_batch)
     last = customer_ids[-1] if len(customer_ids) == BATCH else None
     return ActionableBatch(done.customers, done.moved, done.left, last)
-
-
-def actionable_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
-    """Returns the tenants of whom somebody is overdue, still to be told, or to be tried again."""
-    with transaction(engine) as connection:
-        return list(
-            connection.execute(
-                SQL.actionable_tenants,
-                {"as_of": run.as_of or now(connection)},
-            ).scalars()
-        )
 
 
 def _bring_up_to_date(

@@ -24,27 +24,15 @@ FOR UPDATE OF p SKIP LOCKED
 DELETE FROM leora_pipeline.pending_customer
 WHERE tenant_id = :tenant_id AND pending_id = ANY (CAST(:pending_ids AS bigint[]))
 
--- name: actionable_tenants
--- The tenants of whom somebody is overdue, or still to be told.
-SELECT t.id
-FROM "Tenant" AS t
-WHERE EXISTS (
-  SELECT FROM leora_pipeline.due_customers_and_retries(ARRAY[t.id], CAST(:as_of AS timestamptz))
-) OR EXISTS (
-  SELECT FROM leora_pipeline.unsynced_customers(ARRAY[t.id])
-)
-
--- name: actionable
--- The next customers of a tenant who are overdue or still to be told, whom nobody noted.
-SELECT customer_id
-FROM (
-  SELECT customer_id
-  FROM leora_pipeline.due_customers_and_retries(ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz))
-  UNION
-  SELECT customer_id FROM leora_pipeline.unsynced_customers(ARRAY[CAST(:tenant_id AS uuid)])
+-- name: actionable_customers
+-- The next actionable customers of a tenant.
+SELECT DISTINCT w.customer_id
+FROM (VALUES (CAST(:tenant_id AS uuid))) AS t (tenant_id)
+CROSS JOIN LATERAL (
+-- include: core.customers.actionable.actionable_customers
 ) AS w
-WHERE customer_id > CAST(:after AS uuid)
-ORDER BY customer_id
+WHERE w.customer_id > CAST(:after AS uuid)
+ORDER BY w.customer_id
 LIMIT :batch
 
 -- name: exceeds_batch

@@ -21,11 +21,11 @@ import psycopg
 import sqlalchemy as sa
 
 from leora_pipeline.core.crm.requirements import require_fit_database
+from leora_pipeline.core.customers.actionable import find_actionable_tenants
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import LeoraError, one_line
 from leora_pipeline.core.realtime.batch import (
     Batch,
-    actionable_tenants,
     take_actionable,
     take_pending,
 )
@@ -211,7 +211,7 @@ class Listener:
         if not self._actionable and begun >= self._actionable_at:
             self._left.clear()  # Who was left, is next.
             self._actionable = dict.fromkeys(
-                actionable_tenants(self.engine, self._run), UUID(int=0)
+                find_actionable_tenants(self.engine, self._run.as_of, or_pending=False), UUID(int=0)
             )
             took = time.monotonic() - begun
             self._actionable_at = time.monotonic() + max(

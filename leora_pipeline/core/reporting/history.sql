@@ -47,12 +47,13 @@ SELECT
   s.error AS quarantine_error,
   s.retry_at,
   p.captured_at IS NOT NULL OR d.needs_sync AND d.is_current OR EXISTS (
-    SELECT FROM leora_pipeline.due_customers_and_retries(
-      ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
+    SELECT FROM (
+-- include: core.customers.actionable.due_customers
     ) AS u
-    WHERE u.tenant_id = d.tenant_id AND u.customer_id = d.customer_id
+    WHERE u.customer_id = d.customer_id
   ) AS is_incremental
-FROM leora_pipeline.effective_policy(:tenant_id) AS q
+FROM (VALUES (CAST(:tenant_id AS uuid))) AS t (tenant_id)
+CROSS JOIN LATERAL leora_pipeline.effective_policy(t.tenant_id) AS q
 CROSS JOIN leora_pipeline.derive_customers(
   ARRAY[CAST(:tenant_id AS uuid)], ARRAY[CAST(:customer_id AS uuid)], CAST(:as_of AS timestamptz)
 ) AS d

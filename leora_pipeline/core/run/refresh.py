@@ -16,6 +16,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from leora_pipeline.core.customers.actionable import find_actionable_tenants
 from leora_pipeline.core.customers.refresh import enqueue_customers, refresh_customers
 from leora_pipeline.core.database.connection import (
     now,
@@ -83,14 +84,8 @@ def refresh(engine: sa.Engine, run: Run) -> int:
 
 
 def actionable_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
-    """Returns the run's tenants for whom an incremental run has something to do."""
-    with transaction(engine) as connection:
-        return list(
-            connection.execute(
-                SQL.actionable_tenants,
-                {"tenant_ids": run.tenant_ids, "as_of": run.as_of or now(connection)},
-            ).scalars()
-        )
+    """Returns the run's tenants for which an incremental run has something to do."""
+    return find_actionable_tenants(engine, run.as_of, run.tenant_ids, or_pending=True)
 
 
 def customers_to_refresh(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, list[UUID]]]:
@@ -105,7 +100,7 @@ def customers_to_refresh(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, li
     Yields:
         A tenant's id and up to `BATCH` ids of its customers, ascending, tenant by tenant.
     """
-    query = "customers_to_look_at" if run.mode == "incremental" else "outdated_customers"
+    query = "changed_customers" if run.mode == "incremental" else "outdated_customers"
     with SpooledTemporaryFile(max_size=2**20) as waiting:
         counts: Counter[UUID] = Counter()
         with transaction(engine) as connection:

@@ -1,7 +1,6 @@
 -- name: outdated_customers
 -- The customers whose state is outdated, and those whose state says wrongly that the CRM agrees, or
--- that it does not; and those who are pending, so that full runs alone drain those too. Parameters
--- as the driver writes them, since this one is streamed.
+-- that it does not; and the pending ones, so that full runs alone drain those too. Streamed.
 SELECT d.tenant_id, d.customer_id
 FROM leora_pipeline.derive_customers(
   CAST(:tenant_ids AS uuid[]), NULL, CAST(:as_of AS timestamptz)
@@ -19,39 +18,19 @@ FROM leora_pipeline.pending_customer AS p
 WHERE p.tenant_id = ANY (CAST(:tenant_ids AS uuid[]))
 ORDER BY tenant_id, customer_id
 
--- name: customers_to_look_at
--- The customers for whom an incremental run has something to do: those whom a change concerns, and
--- those who are overdue. Nothing here grows with the tables. Streamed like the one above.
+-- name: changed_customers
+-- The customers that an incremental run refreshes: the pending and the due. Nothing here grows with
+-- the tables. Streamed.
 SELECT p.tenant_id, p.customer_id
 FROM leora_pipeline.pending_customer AS p
 WHERE p.tenant_id = ANY (CAST(:tenant_ids AS uuid[]))
 UNION
-SELECT d.tenant_id, d.customer_id
-FROM leora_pipeline.due_customers_and_retries(CAST(:tenant_ids AS uuid[]), CAST(:as_of AS timestamptz)) AS d
-ORDER BY tenant_id, customer_id
-
--- name: actionable_tenants
--- The tenants for whom an incremental run has something to do: one of those customers, or one that
--- the CRM has still to be told about. The first that is found is enough.
-SELECT t.tenant_id
+SELECT t.tenant_id, d.customer_id
 FROM unnest(CAST(:tenant_ids AS uuid[])) AS t (tenant_id)
 CROSS JOIN LATERAL (
-  (
-    SELECT p.customer_id
-    FROM leora_pipeline.pending_customer AS p
-    WHERE p.tenant_id = t.tenant_id
-    LIMIT 1
-  )
-  UNION ALL
-  (
-    SELECT d.customer_id
-    FROM leora_pipeline.due_customers_and_retries(ARRAY[t.tenant_id], CAST(:as_of AS timestamptz)) AS d
-    LIMIT 1
-  )
-  UNION ALL
-  (SELECT u.customer_id FROM leora_pipeline.unsynced_customers(ARRAY[t.tenant_id]) AS u LIMIT 1)
-  LIMIT 1
-) AS waiting
+-- include: core.customers.actionable.due_customers
+) AS d
+ORDER BY tenant_id, customer_id
 
 -- name: analyze_states
 -- Fresh statistics after many states were written; passed over where somebody else is at it.

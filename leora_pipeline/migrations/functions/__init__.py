@@ -12,7 +12,6 @@ FILES = (
     "rule.sql",
     "derive_customers.sql",
     "causes.sql",
-    "candidates.sql",
     "refresh_customers.sql",
     "write_customers.sql",
     "capture.sql",

@@ -1,6 +1,26 @@
 -- Write-back: the only writer of the CRM's "Customer". What goes by the keys of the locked rows alone
 -- keeps its plan.
 
+CREATE OR REPLACE FUNCTION leora_pipeline.order_loss_customers(
+  p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz
+) RETURNS uuid[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN ARRAY(
+    SELECT s.customer_id
+    FROM leora_pipeline.tenant_thresholds(ARRAY[p_tenant_id], p_as_of) AS q
+    CROSS JOIN leora_pipeline.customer_state AS s
+    JOIN "Customer" AS c ON c."tenantId" = s.tenant_id AND c.id = s.customer_id
+    WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_customer_ids)
+      AND leora_pipeline.is_order_loss(
+        c."accountType"::text, s.account_type, s.synced_order_at, s.last_order_at,
+        q.active_since, q.target_since
+      )
+  );
+END
+$$;
+COMMENT ON FUNCTION leora_pipeline.order_loss_customers IS
+  'Those of some customers whom the CRM would see demoted because an order is gone';
+
 CREATE OR REPLACE FUNCTION leora_pipeline.write_customers(
   p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz, p_write_dates boolean,
   p_held boolean, p_run_id text, p_fallback_cause text
