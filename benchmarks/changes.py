@@ -18,7 +18,7 @@ import psycopg
 import sqlalchemy as sa
 from loading import TENANTS, load_crm
 
-from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 
@@ -51,7 +51,7 @@ def measure(server: EmbeddedPostgres, customers: int) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         print(f"\n{customers:,} customers, {TENANTS} tenants")
         capture(connection, customers)
-        run_all_steps(engine, plan_run(engine, mode="incremental"))
+        run_all_steps(engine, resolve_run(engine, mode="incremental"))
         connection.execute("VACUUM ANALYZE")
         for changed in (0, 1, 100, 10_000):
             incremental(connection, engine, changed)
@@ -97,7 +97,7 @@ def incremental(connection: psycopg.Connection, engine: sa.Engine, changed: int)
         if changed:
             start = turn * changed % 7_919 if changed < 10_000 else 0
             connection.execute(INSERT, {"start": start, "count": changed})
-        times.append(timed(lambda: run_all_steps(engine, plan_run(engine, mode="incremental"))))
+        times.append(timed(lambda: run_all_steps(engine, resolve_run(engine, mode="incremental"))))
     print(f"  incremental run of {changed:6,}: {1000 * statistics.median(times):9.1f} ms")
 
 

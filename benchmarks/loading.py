@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import create_engine
-from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.embedded import EmbeddedPostgres
 from leora_pipeline.migrations import install_schema
@@ -30,7 +30,7 @@ def load_crm(server: EmbeddedPostgres, customers: int) -> tuple[str, sa.Engine]:
         create_tables(connection)
         load(connection, scaled_tenants(TENANTS, customers), anchor=datetime.now(UTC))
     install_schema(engine)
-    run_all_steps(engine, plan_run(engine))
+    run_all_steps(engine, resolve_run(engine))
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
     return url, engine

@@ -13,7 +13,7 @@ from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.errors import LeoraError
 from leora_pipeline.core.quality.catalog import read_verdicts
 from leora_pipeline.core.run.publish import read_results
-from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.run import resolve_run
 
 
 @click.command("demo")
@@ -26,7 +26,7 @@ def command() -> None:
             run_id = _run_through_dagster()
         duration_ms = round(1000 * (time.monotonic() - begun))
         engine = create_engine(url)
-        results = read_results(engine, plan_run(engine, run_id=run_id))
+        results = read_results(engine, resolve_run(engine, run_id=run_id))
         print_summary(results, duration_ms)
         moved = {
             name: sum(result.changed[name] for result in results)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,6 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from leora_pipeline.core.customers.gate import describe_order_loss, describe_release
 from leora_pipeline.core.quality.verdicts import Verdict
 from leora_pipeline.core.reporting.status import Incident
 from leora_pipeline.core.run.publish import AccountTypeUpdateResult
@@ -113,10 +113,8 @@ def print_summary(results: Sequence[AccountTypeUpdateResult], duration_ms: int) 
     for result in results:
         if result.held:
             click.echo(
-                f"❌ {result.tenant_slug} is held: too many customers would be demoted because "
-                "orders are gone; restore them, or run "
-                f"`leora update --tenant-slug {shlex.quote(result.tenant_slug)} "
-                "--allow-mass-change`"
+                f"❌ {result.tenant_slug} is held: {describe_order_loss()}; "
+                f"{describe_release(result.tenant_slug)}"
             )
     total = sum(result.total for result in results)
     click.echo("[update-account-types] Job complete:")

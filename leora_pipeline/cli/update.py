@@ -14,7 +14,7 @@ from leora_pipeline.cli.output import print_json, print_summary, progress
 from leora_pipeline.core.crm.tenants import find_tenants
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.errors import TenantsFailedError, WrongUsageError
-from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.core.settings import Settings
 
@@ -52,7 +52,7 @@ def command(
             tenants = find_tenants(connection, tenant_slugs)
         errors: dict[str, str] = {}
         with progress() as on_progress:
-            run = plan_run(
+            run = resolve_run(
                 engine,
                 tenant_slugs=tenant_slugs,
                 as_of=as_of,

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-import pandas as pd
 import sqlalchemy as sa
 
 from leora_pipeline.core.alerting.digest import write_digests
@@ -74,34 +73,39 @@ def _step(
     if mode == "full" and context.run.tags.get(MODE_TAG) == INCREMENTAL:
         mode = "incremental"
     with crm.connect() as engine, as_failure():
-        run = scope.plan_run(engine, run_id=context.run.run_id, mode=mode)
+        run = scope.resolve_run(engine, run_id=context.run.run_id, mode=mode)
         yield engine, run
         is_last = context.asset_key == steps[-1]
         if is_last and context.asset_key != catalog.ACCOUNT_TYPE_DISTRIBUTION:
             finish_tenants(engine, run)
 
 
+Rows = list[dict[str, Any]]
+
+
 def _describe(
-    frame: pd.DataFrame, *, processed: int, row_count: int | None = None, **numbers: int
+    rows: Rows, *, processed: int, row_count: int | None = None, **numbers: int
 ) -> dict[str, Any]:
     """Returns a materialization's metadata.
 
     Args:
-        frame: A row a tenant, all tenants.
+        rows: One for each tenant, all tenants.
         processed: This run's own share.
         row_count: The table's rows; by default the customers of all tenants.
         numbers: What is plotted over time; all tenants.
     """
+    if row_count is None:
+        row_count = sum(row["customers"] for row in rows)
     return {
-        "dagster/row_count": int(frame["customers"].sum()) if row_count is None else row_count,
+        "dagster/row_count": row_count,
         "leora/processed": processed,
-        "leora/tenants": table(frame),
+        "leora/tenants": table(list(rows[0]) if rows else ["tenant"], rows),
         **{f"leora/{name}": number for name, number in numbers.items()},
     }
 
 
-def _totals(frame: pd.DataFrame, *columns: str) -> dict[str, int]:
-    return {column: int(frame[column].sum()) for column in columns}
+def _totals(rows: Rows, *columns: str) -> dict[str, int]:
+    return {column: sum(row[column] for row in rows) for column in columns}
 
 
 @_step_asset(
@@ -118,10 +122,10 @@ def last_order_dates(
     """Brings the state of all customers up to date."""
     with _step(context, crm, scope) as (engine, run):
         processed = refresh(engine, run)
-        frame = summarize(engine, "states")
+        rows = summarize(engine, "states")
         return dg.MaterializeResult(
             metadata=_describe(
-                frame, processed=processed, **_totals(frame, "active", "target", "prospect")
+                rows, processed=processed, **_totals(rows, "active", "target", "prospect")
             )
         )
 
@@ -141,7 +145,7 @@ def account_type_changes(
     """Plans what to write, and holds tenants whose orders seem to be missing."""
     if context.run.tags.get(MODE_TAG) == PREVIEW:
         with crm.connect() as engine, as_failure():
-            run = scope.plan_run(
+            run = scope.resolve_run(
                 engine, run_id=context.run.run_id, mode="partial", allow_future=True
             )
             return _described_changes(engine, plan_preview(engine, run))
@@ -150,12 +154,12 @@ def account_type_changes(
 
 
 def _described_changes(engine: sa.Engine, processed: int) -> dg.MaterializeResult[Any]:
-    frame = summarize(engine, "changes")
+    rows = summarize(engine, "changes")
     return dg.MaterializeResult(
         metadata=_describe(
-            frame,
+            rows,
             processed=processed,
-            **_totals(frame, "to_active", "to_target", "to_prospect", "date_only", "held"),
+            **_totals(rows, "to_active", "to_target", "to_prospect", "date_only", "held"),
         )
     )
 
@@ -175,11 +179,11 @@ def crm_account_types(
     """Tells the CRM what the state says."""
     with _step(context, crm, scope) as (engine, run):
         applied = apply(engine, run)
-        frame = summarize(engine, "customers")
+        rows = summarize(engine, "customers")
         metadata = _describe(
-            frame,
+            rows,
             processed=applied.written,
-            **_totals(frame, "active", "target", "prospect", "pinned", "unclassified"),
+            **_totals(rows, "active", "target", "prospect", "pinned", "unclassified"),
         )
         metadata |= {"leora/moved": applied.moved, "leora/withheld": applied.withheld}
         return dg.MaterializeResult(metadata=metadata)
@@ -204,13 +208,13 @@ def account_type_distribution(
         except TenantsFailedError as error:
             failure = error
             processed = len(run.tenants) - len(error.errors)
-        frame = summarize(engine, "distributions")
+        rows = summarize(engine, "distributions")
         yield dg.MaterializeResult(
             metadata=_describe(
-                frame,
+                rows,
                 processed=processed,
-                row_count=int(summarize(engine, "published_days")["days"].sum()),
-                **_totals(frame, "active", "target", "prospect", "pinned", "total"),
+                row_count=summarize(engine, "published_days")[0]["days"],
+                **_totals(rows, "active", "target", "prospect", "pinned", "total"),
             )
         )
         if failure:
@@ -230,11 +234,13 @@ def target_alerts(
 ) -> dg.MaterializeResult[Any]:
     """Takes each transition to TARGET once, and tells of the customers who still are."""
     with crm.connect() as engine, as_failure():
-        run = scope.plan_run(engine, run_id=context.run.run_id, mode="partial")
+        run = scope.resolve_run(engine, run_id=context.run.run_id, mode="partial")
         processed = sum(write_digests(engine, run.tenants).values())
-        frame = summarize(engine, "digests")
+        rows = summarize(engine, "digests")
         return dg.MaterializeResult(
-            metadata=_describe(frame, processed=processed, row_count=int(frame["digests"].sum()))
+            metadata=_describe(
+                rows, processed=processed, row_count=_totals(rows, "digests")["digests"]
+            )
         )
 
 

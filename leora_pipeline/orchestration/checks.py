@@ -1,7 +1,6 @@
 """The core's data-quality checks as Dagster's asset checks: the same verdicts, shown there."""
 
 import dagster as dg
-import pandas as pd
 
 from leora_pipeline.core.quality.catalog import CHECKS
 from leora_pipeline.core.quality.checks import Check, run_check
@@ -26,10 +25,11 @@ def _asset_check(check: Check) -> dg.AssetChecksDefinition:
             or f"{sum(v.status == 'passed' for v in verdicts)} tenants pass",
             metadata={
                 "leora/tenants": table(
-                    pd.DataFrame(
-                        [(v.tenant_slug, v.status, v.message) for v in verdicts],
-                        columns=["tenant", "status", "message"],
-                    )
+                    ["tenant", "status", "message"],
+                    [
+                        {"tenant": v.tenant_slug, "status": v.status, "message": v.message}
+                        for v in verdicts
+                    ],
                 ),
                 "leora/failed": len(failed),
             },

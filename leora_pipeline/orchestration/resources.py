@@ -13,7 +13,7 @@ from leora_pipeline.core.crm.requirements import require_fit_database
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.errors import LeoraError, WrongUsageError
 from leora_pipeline.core.instants import parse_instant
-from leora_pipeline.core.run.run import Mode, Run, plan_run
+from leora_pipeline.core.run.run import Mode, Run, resolve_run
 from leora_pipeline.core.settings import Settings
 
 
@@ -62,11 +62,11 @@ class RunScope(dg.ConfigurableResource):  # type: ignore[type-arg]
         "their hold is released and their demotions are written.",
     )
 
-    def plan_run(
+    def resolve_run(
         self, engine: sa.Engine, *, run_id: str, mode: Mode, allow_future: bool = False
     ) -> Run:
         """Resolves the scope into a run of the core's."""
-        return plan_run(
+        return resolve_run(
             engine,
             tenant_slugs=self.tenants,
             as_of=parse_instant(self.as_of) if self.as_of else None,

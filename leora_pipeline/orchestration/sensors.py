@@ -2,63 +2,47 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 import dagster as dg
 
-from leora_pipeline.core.reporting.status import STUCK_AFTER_HOURS
+from leora_pipeline.core.backoff import Backoff
 from leora_pipeline.core.run.refresh import actionable_tenants
-from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline.orchestration.jobs import incremental_account_types
 from leora_pipeline.orchestration.resources import CrmDatabase
 
-FIRST_PAUSE = timedelta(seconds=30)
-LONGEST_PAUSE = timedelta(minutes=30)
-
-_IN_FLIGHT = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
-
-
-def pause_after(failures: int) -> timedelta:
-    """Returns how long to wait after so many failed runs in a row: twice as long each time."""
-    doublings = min(failures - 1, 20)
-    return min(FIRST_PAUSE * (1 << doublings), LONGEST_PAUSE)
+PAUSES = Backoff(first=30, longest=1800)
+"""How long no run is launched after failed ones."""
 
 
 def reason_to_skip(
     now: datetime,
-    last_runs: Sequence[tuple[dg.DagsterRunStatus, datetime, datetime | None]],
+    last_runs: Sequence[tuple[dg.DagsterRun, datetime | None]],
     waiting: Sequence[str],
 ) -> str | None:
     """Decides whether a tick launches a run.
 
     Args:
         now: The tick's time (aware).
-        last_runs: Status, creation and end (aware) of the last incremental runs, latest first.
+        last_runs: The last incremental runs, latest first, each with its end (aware), if any.
         waiting: The slugs of the tenants for whom there is something to do.
 
     Returns:
         Why the tick launches none, or None where it launches one. No run has a key: a key is spent
         by a failed run too, and what waits would then wait for ever.
     """
-    # A run that died with its worker stays in flight for good; older than the maximum, it is dead.
-    oldest = now - timedelta(hours=STUCK_AFTER_HOURS)
-    if any(status in _IN_FLIGHT and created > oldest for status, created, _ in last_runs):
+    # One that died with its worker is ended by Dagster's run monitoring, after its maximum.
+    if not all(run.is_finished for run, _ in last_runs):
         return "an incremental run is in flight"
     if not waiting:
         return "no customer is pending or due"
-    failures = 0
-    for status, _, _ in last_runs:
-        if status != dg.DagsterRunStatus.FAILURE:
-            break
-        failures += 1
+    failures = len(
+        list(takewhile(lambda last: last[0].status == dg.DagsterRunStatus.FAILURE, last_runs))
+    )
     if failures:
-        ended = last_runs[0][2] or last_runs[0][1]
-        retry_at = ended + pause_after(failures)
+        ended_at = last_runs[0][1] or now
+        retry_at = ended_at + timedelta(seconds=PAUSES.after(failures))
         if now < retry_at:
             return f"the last {failures} run(s) failed; the next try is at {retry_at:%H:%M:%S} UTC"
     return None
@@ -78,7 +62,7 @@ def new_orders(
 ) -> dg.RunRequest | dg.SkipReason:
     """Looks once, by index ranges, at what waits."""
     with crm.connect() as engine:
-        run = plan_run(engine, mode="incremental")
+        run = resolve_run(engine, mode="incremental")
         waiting_ids = set(actionable_tenants(engine, run))
     waiting = [tenant.slug for tenant in run.tenants if tenant.tenant_id in waiting_ids]
     records = context.instance.get_run_records(
@@ -86,8 +70,7 @@ def new_orders(
     )
     last_runs = [
         (
-            record.dagster_run.status,
-            record.create_timestamp,
+            record.dagster_run,
             datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None,
         )
         for record in records

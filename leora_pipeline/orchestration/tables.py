@@ -1,19 +1,25 @@
-"""Frames as tables that the UI shows."""
+"""Rows as tables that the UI shows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import dagster as dg
-import pandas as pd
 
 
-def table(frame: pd.DataFrame) -> dg.TableMetadataValue:
-    """Returns a small frame as table metadata; what is missing is shown as nothing."""
-    records = [
-        {
-            str(name): value if isinstance(value, bool | int | float | str) else str(value)
-            for name, value in row.items()
-        }
-        for row in frame.astype(object).where(frame.notna(), "").to_dict("records")
-    ]
-    schema = dg.TableSchema(columns=[dg.TableColumn(name=name) for name in frame.columns])
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in records], schema=schema)
+def table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
+    """Returns a few rows as table metadata; what is missing is shown as nothing.
+
+    Args:
+        columns: The columns, in order; a table without rows has them too.
+        rows: Each with a value for every column.
+    """
+    records = [dg.TableRecord({name: _shown(row[name]) for name in columns}) for row in rows]
+    schema = dg.TableSchema(columns=[dg.TableColumn(name=name) for name in columns])
+    return dg.MetadataValue.table(records, schema=schema)
+
+
+def _shown(value: object) -> bool | int | float | str:
+    if value is None:
+        return ""
+    return value if isinstance(value, bool | int | float | str) else str(value)

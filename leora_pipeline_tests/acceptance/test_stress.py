@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.run.refresh import actionable_tenants
-from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables
@@ -139,7 +139,7 @@ def is_at_rest(engine: sa.Engine, build: CrmBuilder) -> bool:
     return (
         not build.pending()
         and not build.run(soon)
-        and not actionable_tenants(engine, plan_run(engine, mode="incremental"))
+        and not actionable_tenants(engine, resolve_run(engine, mode="incremental"))
     )
 
 
@@ -237,7 +237,7 @@ def test_a_minute_of_everything_at_once_fails_nobody_and_ends_right(
         )
     )
     print(f"{dict(done)}\n{dict(causes)}")
-    assert all(done[f"hook: {outcome}"] for outcome in ("updated", "unchanged", "left"))
+    assert all(done[f"hook: {outcome}"] for outcome in ("updated", "unchanged", "deferred"))
     assert all(done[kind] for kind in ("rolled back", "change_many", "delete_customer"))
     assert all(causes[cause] for cause in ("order", "order removed", "by hand"))
     engine.dispose()

@@ -18,13 +18,17 @@ from leora_pipeline import update_account_types, update_customer_account_type
 from leora_pipeline.core.crm.tenants import find_tenants
 from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
+from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.policies.change import change_policy
 from leora_pipeline.core.run.apply import apply
 from leora_pipeline.core.run.plan import plan
 from leora_pipeline.core.run.refresh import refresh
-from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
+
+WRITER = Writer("the test", "test")
+"""What writes where a test goes step by step."""
 
 DEADLINE = 20.0
 
@@ -478,13 +482,13 @@ def test_two_writers_below_the_limit_cannot_exceed_it_together(
     update_account_types(engine=engine)
     lose_orders(build, customers)
     halves = (customers[:6], customers[6:12])
-    runs = (plan_run(engine), plan_run(engine))
+    runs = (resolve_run(engine), resolve_run(engine))
 
     def tell(connection: sa.Connection, which: int) -> int:
-        refresh_customers(connection, tenant, halves[which], as_of=None, write_dates=True)
+        refresh_customers(connection, WRITER, tenant, halves[which])
         locked = lock_customers(connection, tenant, only=halves[which])
         assert locked == halves[which], "the two hold different customers"
-        return apply_customers(connection, runs[which], tenant, locked, path="hook").moved
+        return apply_customers(connection, runs[which].writer, tenant, locked).moved
 
     def tell_second() -> int:
         with transaction(engine) as connection:
@@ -574,7 +578,7 @@ def test_a_policy_widened_between_the_steps_makes_no_loss_of_what_aged(
     # that nothing has happened to would give the higher type still.
     tenant = build.tenant()
     customers = add_customers(build, tenant, 30, ordered=ago(days=200), account_type="ACTIVE")
-    run = plan_run(engine)
+    run = resolve_run(engine)
     refresh(engine, run)
     with transaction(engine) as connection:
         [of_policy] = find_tenants(connection)

@@ -28,12 +28,13 @@ from leora_pipeline import (
 )
 from leora_pipeline.core.customers.refresh import ensure_customer_state, refresh_customers
 from leora_pipeline.core.customers.write_back import lock_customers
+from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.realtime import hook as hook_module
 from leora_pipeline.core.realtime.batch import take_actionable, take_pending
 from leora_pipeline.core.run.refresh import actionable_tenants
-from leora_pipeline.core.run.run import Run, plan_run
+from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.migrations import install_schema, remove_schema
 from leora_pipeline.sample import create_tables
@@ -41,6 +42,9 @@ from leora_pipeline_tests.at_rest import wrong_customers
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
 from leora_pipeline_tests.integration.test_gate import add_customers, make_held
 from leora_pipeline_tests.integration.test_interleavings import everything, insert_order
+
+WRITER = Writer("the test", "test")
+"""What writes where a test goes step by step."""
 
 DEADLINE = 10
 """Seconds after which the server ends what waits."""
@@ -89,12 +93,12 @@ def call(connection: sa.Connection, *customers: UUID) -> dict[UUID, str]:
 
 def incremental(engine: sa.Engine) -> None:
     """Runs for what changed."""
-    run_all_steps(engine, plan_run(engine, mode="incremental"))
+    run_all_steps(engine, resolve_run(engine, mode="incremental"))
 
 
 def listen(engine: sa.Engine, tenant: UUID) -> None:
     """Takes the batches of a tenant that a listener takes."""
-    run = Run(run_id="listener", tenants=(), mode="incremental")
+    run = Writer("listener", "listener")
     take_pending(engine, run, tenant)
     take_actionable(engine, run, tenant)
 
@@ -103,7 +107,7 @@ def assert_at_rest(engine: sa.Engine, build: CrmBuilder) -> None:
     """Asserts that all are as the oracle says, and that nothing is left for any run."""
     assert wrong_customers(engine) == {}
     assert build.pending() == set()
-    assert actionable_tenants(engine, plan_run(engine, mode="incremental")) == []
+    assert actionable_tenants(engine, resolve_run(engine, mode="incremental")) == []
     settled = everything(build)
     update_account_types(engine=engine)
     assert everything(build) == settled
@@ -243,7 +247,7 @@ def test_a_customer_who_would_be_demoted_is_left_and_told_by_the_next_run(
     update_account_types(engine=engine)
     build.cancel(order)
 
-    assert hook(customer, engine=engine) == HookResult(left=1)
+    assert hook(customer, engine=engine) == HookResult(deferred=1)
 
     assert build.read(customer)[:2] == ("ACTIVE", recent)
     incremental(engine)
@@ -257,7 +261,7 @@ def test_a_customer_who_has_aged_is_left_too(
     ordered = ago(days=200)
     customer = build.customer(tenant, "ACTIVE", last_order=ordered, orders=(ordered,))
 
-    assert hook(customer, engine=engine) == HookResult(left=1)
+    assert hook(customer, engine=engine) == HookResult(deferred=1)
 
     assert build.type_of(customer) == "ACTIVE"
     incremental(engine)
@@ -272,7 +276,7 @@ def test_the_demotion_of_a_held_tenant_is_not_written_and_a_rise_is(
     riser = build.customer(held, "PROSPECT", orders=(ago(days=1),))
     build.run("DELETE FROM leora_pipeline.pending_customer")
 
-    assert hook(*customers, riser, engine=engine) == HookResult(updated=2, left=19)
+    assert hook(*customers, riser, engine=engine) == HookResult(updated=2, deferred=19)
 
     assert [build.type_of(customer) for customer in customers] == ["ACTIVE"] * 20
     assert build.read(customers[1]).date is not None
@@ -344,7 +348,7 @@ def test_what_is_no_customer_is_named(engine: sa.Engine, build: CrmBuilder, tena
 
     result = hook(customer, nobody, "no id", "", engine=engine)
 
-    assert (result.updated, result.left, result.error) == (1, 0, None)
+    assert (result.updated, result.deferred, result.error) == (1, 0, None)
     assert sorted(result.unknown) == sorted([str(nobody), "no id", ""])
 
 
@@ -358,7 +362,7 @@ def test_a_customer_with_several_new_orders_is_counted_once(
         customer, str(customer), str(customer).upper(), nobody, nobody, "x", "x", engine=engine
     )
 
-    assert (result.updated, result.unchanged, result.left) == (1, 0, 0)
+    assert (result.updated, result.unchanged, result.deferred) == (1, 0, 0)
     assert sorted(result.unknown) == sorted([str(nobody), "x"])
     assert len(build.log(customer)) == 1
 
@@ -382,7 +386,7 @@ def test_each_customer_of_a_batch_over_several_tenants_is_counted_as_what_became
     batch: int,
     as_of_caller: bool,
 ) -> None:
-    monkeypatch.setattr(hook_module, "BATCH", batch)
+    monkeypatch.setattr(hook_module, "WRITE_BATCH", batch)
     customers = [mixed_customers(engine, build, slug) for slug in ("cellar", "dry-goods", "market")]
     strangers = [uuid4(), uuid4()]
     asked = [customer for each in customers for customer in each] + strangers
@@ -393,7 +397,7 @@ def test_each_customer_of_a_batch_over_several_tenants_is_counted_as_what_became
     else:
         result = hook(*asked, *asked, engine=engine)
 
-    assert (result.updated, result.unchanged, result.left) == (3, 3, 3)
+    assert (result.updated, result.unchanged, result.deferred) == (3, 3, 3)
     assert sorted(result.unknown) == sorted(map(str, strangers))
     assert [build.type_of(customer) for each in customers for customer in each] == [
         "ACTIVE",
@@ -407,7 +411,7 @@ def test_each_customer_of_a_batch_over_several_tenants_is_counted_as_what_became
 def test_a_batch_of_many_is_done_in_transactions_of_a_bounded_size(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hook_module, "BATCH", 4)
+    monkeypatch.setattr(hook_module, "WRITE_BATCH", 4)
     customers = [build.customer(tenant, orders=(ago(days=1),)) for _ in range(11)]
 
     assert hook(*customers, engine=engine) == HookResult(updated=11)
@@ -420,7 +424,7 @@ def test_a_batch_of_many_is_done_in_transactions_of_a_bounded_size(
 def test_batches_before_the_one_that_fails_are_done_and_the_rest_is_left(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hook_module, "BATCH", 4)
+    monkeypatch.setattr(hook_module, "WRITE_BATCH", 4)
     customers = [build.customer(tenant, orders=(ago(days=1),)) for _ in range(10)]
     begun = []
 
@@ -437,7 +441,7 @@ def test_batches_before_the_one_that_fails_are_done_and_the_rest_is_left(
     result = hook(*customers, "x", engine=engine)
 
     assert result == HookResult(
-        updated=4, unchanged=0, left=6, unknown=("x",), error="the line was cut"
+        updated=4, unchanged=0, deferred=6, unknown=("x",), error="the line was cut"
     )
     assert Counter(build.type_of(customer) for customer in customers) == {"ACTIVE": 4, None: 6}
 
@@ -474,7 +478,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
 
 def assert_left(result: HookResult, error: str, told: Callable[[], str], count: int = 1) -> None:
     """Asserts that all customers were left, and that the result and the log say why."""
-    assert (result.updated, result.unchanged, result.left) == (0, 0, count)
+    assert (result.updated, result.unchanged, result.deferred) == (0, 0, count)
     assert result.unknown == ()
     assert error in (result.error or "")
     assert "\n" not in (result.error or "")
@@ -546,7 +550,7 @@ def test_a_schema_that_is_not_installed_is_logged(crm: sa.Engine, told: Callable
     assert_left(hook(customer, engine=crm), "leora_pipeline", told)
 
     with transaction(crm) as connection:
-        assert hook(customer, connection=connection).left == 1
+        assert hook(customer, connection=connection).deferred == 1
         assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
 
 
@@ -628,7 +632,7 @@ def test_row_level_security_that_filters_the_functions_owner_changes_nothing(
 
     with transaction(engine) as crm:
         crm.exec_driver_sql("SET LOCAL row_security = on")
-        assert call(crm, customer) == {customer: "left"}
+        assert call(crm, customer) == {customer: "deferred"}
 
     assert everything(build) == before
     assert build.pending() == {customer}
@@ -745,7 +749,7 @@ def test_a_customer_never_met_is_left_on_the_callers_connection_and_taken_by_the
             {"id": customer, "tenant": tenant},
         )
         insert_order(crm, tenant, customer, ago(days=1))
-        assert hook(customer, connection=crm) == HookResult(left=1)
+        assert hook(customer, connection=crm) == HookResult(deferred=1)
         # Nor does it keep anybody who meets the customer's tenant waiting.
         incremental(engine)
 
@@ -767,7 +771,7 @@ def test_a_hook_that_fails_does_nothing_to_the_callers_transaction(
         result = hook(customer, connection=crm)
         crm.execute(sa.text("UPDATE \"Customer\" SET name = 'Renamed'"))
 
-    assert (result.left, result.error is not None) == (1, True)
+    assert (result.deferred, result.error is not None) == (1, True)
     assert build.run('SELECT name FROM "Customer"') == [("Renamed",)]
     assert build.run('SELECT max("orderedAt") FROM "Order"') == [(stored(ordered),)]
     incremental(engine)
@@ -876,8 +880,8 @@ def test_two_open_transactions_that_hook_the_same_customers_do_not_meet(
                 insert_order(crm, tenant, customer, ago(days=1))
         assert call(one, customers[0]) == {customers[0]: "updated"}
         assert call(other, customers[1]) == {customers[1]: "updated"}
-        assert call(one, customers[1]) == {customers[1]: "left"}
-        assert call(other, customers[0]) == {customers[0]: "left"}
+        assert call(one, customers[1]) == {customers[1]: "deferred"}
+        assert call(other, customers[0]) == {customers[0]: "deferred"}
         for crm, is_committed in zip((one, other), commits, strict=True):
             crm.commit() if is_committed else crm.rollback()
 
@@ -891,21 +895,21 @@ def test_customers_whom_somebody_holds_are_left_and_the_others_are_not(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, holder: str
 ) -> None:
     held, free = ordered_again(build, tenant, 2)
-    run = plan_run(engine)
+    run = resolve_run(engine)
     if holder == "apply":
         with transaction(engine) as pipeline:
-            refresh_customers(pipeline, tenant, [held], as_of=None, write_dates=True)
+            refresh_customers(pipeline, WRITER, tenant, [held])
 
     with transaction(engine) as other:
         if holder in ("refresh", "listener"):
-            refresh_customers(other, tenant, [held], as_of=None, write_dates=True)
+            refresh_customers(other, WRITER, tenant, [held])
         if holder in ("apply", "listener"):
             assert lock_customers(other, tenant, only=[held]) == [held]
         if holder == "crm":
             other.execute(sa.text('UPDATE "Customer" SET name = name WHERE id = :i'), {"i": held})
         with transaction(engine) as crm:
-            assert call(crm, held, free) == {held: "left", free: "updated"}
-        assert hook(held, free, engine=engine) == HookResult(unchanged=1, left=1)
+            assert call(crm, held, free) == {held: "deferred", free: "updated"}
+        assert hook(held, free, engine=engine) == HookResult(unchanged=1, deferred=1)
 
     assert build.type_of(held) == "TARGET"
     run_all_steps(engine, run)
@@ -922,7 +926,7 @@ def test_a_customer_whom_somebody_is_meeting_is_not_waited_for(
         ensure_customer_state(refreshing, tenant, [customer])
         result = background.submit(hook, customer, engine=engine).result(timeout=PATIENCE)
 
-    assert (result.updated, result.left) == (0, 1)
+    assert (result.updated, result.deferred) == (0, 1)
     incremental(engine)
     assert_at_rest(engine, build)
 
@@ -941,7 +945,7 @@ def test_a_transaction_that_called_the_hook_and_stays_open_holds_up_nobody(
         if others == "listener":
             listen(engine, tenant)
         else:
-            run_all_steps(engine, plan_run(engine, mode=others))  # type: ignore[arg-type]
+            run_all_steps(engine, resolve_run(engine, mode=others))  # type: ignore[arg-type]
 
     with engine.connect() as crm:
         insert_order(crm, tenant, held, ago(days=1))
@@ -1000,7 +1004,7 @@ def test_a_type_that_the_crm_sets_after_the_hook_in_the_same_transaction_is_note
         refuse_writes(build, customer)
 
     with transaction(engine) as crm:
-        assert call(crm, customer) == {customer: "left" if fails else "updated"}
+        assert call(crm, customer) == {customer: "deferred" if fails else "updated"}
         if fails:
             crm.exec_driver_sql("DROP FUNCTION refuse CASCADE")
         crm.exec_driver_sql("DELETE FROM leora_pipeline.pending_customer")
@@ -1040,7 +1044,7 @@ def test_an_order_comes_through_with_a_warning_while_our_tables_are_locked(
             lock_our_tables(migration)
             insert_order(crm, tenant, customer, ordered)
             outcomes = background.submit(call, crm, customer).result(timeout=PATIENCE)
-            assert outcomes == {customer: "left"}
+            assert outcomes == {customer: "deferred"}
         assert crm.exec_driver_sql("SHOW lock_timeout").scalar_one() == f"{DEADLINE}s"
 
     assert len(warnings) == 2
@@ -1061,10 +1065,10 @@ def test_a_transaction_that_sees_no_later_commits_leaves_the_customers(
     with engine.connect().execution_options(isolation_level=level) as crm, crm.begin():
         insert_order(crm, tenant, customer, ago(hours=1))
         if through == "sql":
-            assert call(crm, customer, nobody) == {customer: "left", nobody: "unknown"}
+            assert call(crm, customer, nobody) == {customer: "deferred", nobody: "unknown"}
         else:
             result = hook(customer, nobody, connection=crm)
-            assert result == HookResult(left=1, unknown=(str(nobody),))
+            assert result == HookResult(deferred=1, unknown=(str(nobody),))
 
     assert build.pending() == {customer}
     incremental(engine)

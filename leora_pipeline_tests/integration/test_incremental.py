@@ -20,10 +20,11 @@ import sqlalchemy as sa
 from leora_pipeline import AccountTypeUpdateResult, update_account_types
 from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
+from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import now, transaction, tune_for_whole_tables
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.run.refresh import actionable_tenants, customers_to_refresh
-from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.sample.crm import load
 from leora_pipeline.sample.tenants import scaled_tenants
@@ -38,15 +39,18 @@ from leora_pipeline_tests.integration.test_gate import (
 )
 from leora_pipeline_tests.integration.test_interleavings import everything, insert_order
 
+WRITER = Writer("the test", "test")
+"""What writes where a test goes step by step."""
+
 
 def incremental(engine: sa.Engine) -> list[AccountTypeUpdateResult]:
     """Runs for what changed, as of now."""
-    return run_all_steps(engine, plan_run(engine, mode="incremental"))
+    return run_all_steps(engine, resolve_run(engine, mode="incremental"))
 
 
 def waiting(engine: sa.Engine) -> list[UUID]:
     """Returns the tenants for whom an incremental run would find something to do now."""
-    return actionable_tenants(engine, plan_run(engine, mode="incremental"))
+    return actionable_tenants(engine, resolve_run(engine, mode="incremental"))
 
 
 def assert_settled(engine: sa.Engine, build: CrmBuilder) -> None:
@@ -591,7 +595,7 @@ def test_a_run_for_one_tenant_leaves_what_is_pending_for_the_others(
 ) -> None:
     ours, theirs = build.customer(tenant), build.customer(build.tenant("market"))
 
-    run_all_steps(engine, plan_run(engine, mode="incremental", tenant_slugs=["cellar"]))
+    run_all_steps(engine, resolve_run(engine, mode="incremental", tenant_slugs=["cellar"]))
 
     assert (build.type_of(ours), build.type_of(theirs)) == ("PROSPECT", None)
     assert build.pending() == {theirs}
@@ -626,14 +630,14 @@ def test_an_order_that_commits_between_the_look_and_the_refresh_is_seen_and_done
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant)
-    run = plan_run(engine, mode="incremental")
+    run = resolve_run(engine, mode="incremental")
     candidates = list(customers_to_refresh(engine, run))
     assert candidates == [(tenant, [customer])]
     ordered = ago(days=1)
     build.order(tenant, customer, ordered)
 
     with transaction(engine) as connection:
-        refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
+        refresh_customers(connection, WRITER, tenant, [customer])
 
     assert build.pending() == set()
     catch_up(engine, build)
@@ -657,7 +661,7 @@ def test_what_a_refresh_did_not_see_pending_stays_pending(
 
     def refresh() -> None:
         with transaction(engine) as connection:
-            refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
+            refresh_customers(connection, WRITER, tenant, [customer])
 
     with ThreadPoolExecutor(1) as background:
         with transaction(engine) as somebody:
@@ -682,7 +686,7 @@ def test_a_refresh_that_is_rolled_back_leaves_everything_pending(
     customer = build.customer(tenant, orders=(ago(days=1),))
 
     with transaction(engine) as connection:
-        refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
+        refresh_customers(connection, WRITER, tenant, [customer])
         connection.rollback()
 
     assert build.pending() == {customer}
@@ -723,7 +727,7 @@ def large(engine: sa.Engine) -> sa.Engine:
 
 
 def test_what_there_is_to_do_is_found_without_a_scan(large: sa.Engine, build: CrmBuilder) -> None:
-    run = plan_run(large, mode="incremental")
+    run = resolve_run(large, mode="incremental")
     build.run('UPDATE "Order" SET status = \'CANCELLED\' WHERE id IN '
               '(SELECT id FROM "Order" LIMIT 5)')  # fmt: skip
     parameters: dict[str, Any] = {"tenant_ids": run.tenant_ids, "or_pending": True}
@@ -758,7 +762,7 @@ def test_what_there_is_to_do_is_found_without_a_scan(large: sa.Engine, build: Cr
 def test_a_few_changes_are_refreshed_and_told_without_a_scan(
     large: sa.Engine, build: CrmBuilder, which: int
 ) -> None:
-    run = plan_run(large, mode="incremental")
+    run = resolve_run(large, mode="incremental")
     build.run(
         'UPDATE "Order" SET status = \'CANCELLED\' WHERE "customerId" IN '
         '(SELECT id FROM "Customer" WHERE "accountType" = \'ACTIVE\' LIMIT 5)'
@@ -768,10 +772,10 @@ def test_a_few_changes_are_refreshed_and_told_without_a_scan(
 
     for tenant_id, customer_ids in list(customers_to_refresh(large, run)):
         with transaction(large) as connection, no_scans(connection):
-            refresh_customers(connection, tenant_id, customer_ids, as_of=None, write_dates=True)
+            refresh_customers(connection, WRITER, tenant_id, customer_ids)
         with transaction(large) as connection, no_scans(connection):
             locked = lock_customers(connection, tenant_id)
-            apply_customers(connection, run, tenant_id, locked, path="test")
+            apply_customers(connection, run.writer, tenant_id, locked)
 
     assert {build.type_of(customer) for customer in changed} == {"PROSPECT"}
     assert actionable_tenants(large, run) == []

@@ -21,11 +21,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.realtime import batch
 from leora_pipeline.core.realtime.batch import take_actionable, take_pending
 from leora_pipeline.core.run.refresh import actionable_tenants
-from leora_pipeline.core.run.run import Mode, Run, plan_run
+from leora_pipeline.core.run.run import Mode, resolve_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
 from leora_pipeline_tests.integration.test_interleavings import everything
@@ -40,7 +41,7 @@ DAYS_THAT_PASS = (3.37, 20.37, 90.37)
 STATUSES = ("FULFILLED", "FULFILLED", "SUBMITTED", "DRAFT", "CANCELLED")
 TYPES = (None, "ACTIVE", "TARGET", "PROSPECT", "HOLD")
 
-LISTENER = Run(run_id="listener of the test", tenants=(), mode="incremental")
+LISTENER = Writer("listener of the test", "listener")
 """In whose name batches are taken."""
 
 
@@ -111,7 +112,7 @@ class World:
 
     def run(self, mode: Mode, days_ago: int | None = None) -> None:
         as_of = None if days_ago is None else ago(days=days_ago)
-        run_all_steps(self.engine, plan_run(self.engine, mode=mode, as_of=as_of))
+        run_all_steps(self.engine, resolve_run(self.engine, mode=mode, as_of=as_of))
 
 
 Step = Callable[[World], object]
@@ -424,7 +425,7 @@ def assert_the_log_explains_all_types(world: World) -> None:
 def take_all(world: World) -> None:
     """Takes all there is, as a listener does."""
     for attempt in count():
-        left = actionable_tenants(world.engine, plan_run(world.engine, mode="incremental"))
+        left = actionable_tenants(world.engine, resolve_run(world.engine, mode="incremental"))
         if not left and not world.build.pending():
             return
         assert attempt < 100, "it never comes to rest"
@@ -442,7 +443,7 @@ def take_all(world: World) -> None:
 @given(
     history=histories(),
     last=st.sampled_from(["incremental run", "listener"]),
-    batch_size=st.sampled_from([1, 2, 3, batch.BATCH]),
+    batch_size=st.sampled_from([1, 2, 3, batch.LISTENER_BATCH]),
 )
 def test_after_any_history_all_is_as_the_oracle_says_once_everything_noted_is_taken(
     engine: sa.Engine, history: list[Step], last: str, batch_size: int
@@ -450,11 +451,11 @@ def test_after_any_history_all_is_as_the_oracle_says_once_everything_noted_is_ta
     world = World(engine)
     world.clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch, "BATCH", batch_size)
+        patch.setattr(batch, "LISTENER_BATCH", batch_size)
         for step in history:
             step(world)
 
-        run_ = plan_run(engine, mode="incremental")
+        run_ = resolve_run(engine, mode="incremental")
         if last == "listener":
             take_all(world)
         else:

@@ -30,18 +30,22 @@ from leora_pipeline import (
 from leora_pipeline.core.customers import write_back
 from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
+from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import stream_rows, transaction
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.run import apply as apply_step
 from leora_pipeline.core.run import refresh as refresh_step
 from leora_pipeline.core.run.apply import apply
-from leora_pipeline.core.run.ledger import start_tenants
+from leora_pipeline.core.run.ledger import step
 from leora_pipeline.core.run.plan import plan
 from leora_pipeline.core.run.publish import publish
 from leora_pipeline.core.run.refresh import customers_to_refresh, refresh
-from leora_pipeline.core.run.run import Run, plan_run
+from leora_pipeline.core.run.run import Run, resolve_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
+
+WRITER = Writer("the test", "test")
+"""What writes where a test goes step by step."""
 
 DEADLINE = 20.0
 
@@ -72,13 +76,13 @@ def drive(
     before_apply: Callable[[], object] = nothing,
 ) -> Run:
     """Takes a full run through its steps, with something happening between two of them."""
-    run = plan_run(engine)
-    start_tenants(engine, run)
-    candidates = list(customers_to_refresh(engine, run))
-    before_refresh()
-    for tenant_id, customer_ids in candidates:
-        with transaction(engine) as connection:
-            refresh_customers(connection, tenant_id, customer_ids, as_of=None, write_dates=True)
+    run = resolve_run(engine)
+    with step(engine, run):
+        candidates = list(customers_to_refresh(engine, run))
+        before_refresh()
+        for tenant_id, customer_ids in candidates:
+            with transaction(engine) as connection:
+                refresh_customers(connection, run.writer, tenant_id, customer_ids)
     plan(engine, run)
     before_apply()
     apply(engine, run)
@@ -90,7 +94,7 @@ def tell(engine: sa.Engine, tenant: UUID) -> int:
     """Applies what waits to be told of a tenant, in one transaction; returns the types changed."""
     with transaction(engine) as connection:
         locked = lock_customers(connection, tenant)
-        return apply_customers(connection, plan_run(engine), tenant, locked, path="test").moved
+        return apply_customers(connection, resolve_run(engine).writer, tenant, locked).moved
 
 
 def state(build: CrmBuilder, customer: UUID) -> Any:
@@ -101,7 +105,7 @@ def state(build: CrmBuilder, customer: UUID) -> Any:
 
 def refreshed(connection: sa.Connection, tenant: UUID, customer: UUID) -> list[UUID]:
     """Refreshes a customer; returns it where nobody else held it."""
-    return refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
+    return refresh_customers(connection, WRITER, tenant, [customer])
 
 
 def wait_until(build: CrmBuilder, condition: str, future: Future[Any] | None = None) -> None:
@@ -387,12 +391,12 @@ def test_an_order_in_the_making_holds_up_no_run(engine: sa.Engine, build: CrmBui
 def test_a_run_holds_up_no_order(engine: sa.Engine, build: CrmBuilder) -> None:
     tenant = build.tenant()
     customer = build.customer(tenant, orders=(ago(days=200),))
-    run = plan_run(engine)
+    run = resolve_run(engine)
     refresh(engine, run)
 
     with transaction(engine) as pipeline:
         locked = lock_customers(pipeline, tenant)
-        assert apply_customers(pipeline, run, tenant, locked, path="test").moved == 1
+        assert apply_customers(pipeline, run.writer, tenant, locked).moved == 1
         with transaction(engine) as crm:
             crm.exec_driver_sql("SET LOCAL lock_timeout = '2s'")
             insert_order(crm, tenant, customer, ago(days=1))
@@ -442,7 +446,7 @@ def test_a_migration_of_the_crm_in_the_middle_of_a_run_does_not_hang_both(
     monkeypatch.setattr(refresh_step, "refresh_customers", alter_first)
     build.run(f"ALTER DATABASE {engine.url.database} SET statement_timeout = '5s'")
     engine.dispose()
-    run = plan_run(engine)
+    run = resolve_run(engine)
     with suppress(TenantsFailedError):  # It may give up on a tenant, rather than wait.
         run_all_steps(engine, run)
     migrations[0].result(DEADLINE)
@@ -501,7 +505,7 @@ def test_whom_a_full_run_passes_over_is_noted_for_the_next_round(
     assert (build.type_of(customer), build.type_of(other)) == ("PROSPECT", "ACTIVE")
     assert build.pending() == {customer}
 
-    run_all_steps(engine, plan_run(engine, mode="incremental"))
+    run_all_steps(engine, resolve_run(engine, mode="incremental"))
     assert build.type_of(customer) == "ACTIVE"
     settle(engine, build)
 
@@ -514,10 +518,10 @@ def test_two_refreshes_that_meet_a_customer_at_once_make_one_state(
 
     def refresh_second() -> None:
         with transaction(engine) as connection:
-            refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
+            refresh_customers(connection, WRITER, tenant, [customer])
 
     with transaction(engine) as first:
-        refresh_customers(first, tenant, [customer], as_of=None, write_dates=True)
+        refresh_customers(first, WRITER, tenant, [customer])
         second = background.submit(refresh_second)
         wait_until(build, WAITS_FOR_LOCK, second)
         build.order(tenant, customer, ago(days=1))
@@ -570,18 +574,18 @@ def test_a_refresh_that_meets_an_apply_leaves_its_news_to_the_next_round(
 ) -> None:
     tenant = build.tenant()
     customer = build.customer(tenant, orders=(ago(days=200),))
-    run = plan_run(engine)
+    run = resolve_run(engine)
     refresh(engine, run)
 
     with transaction(engine) as first, transaction(engine) as second:
         locked = lock_customers(first, tenant)
         build.order(tenant, customer, ago(days=1))
         assert refreshed(second, tenant, customer) == []
-        apply_customers(first, run, tenant, locked, path="test")
+        apply_customers(first, run.writer, tenant, locked)
     assert build.type_of(customer) == "TARGET"
     assert build.pending() == {customer}, "not lost by the apply that it met"
 
-    run_all_steps(engine, plan_run(engine, mode="incremental"))
+    run_all_steps(engine, resolve_run(engine, mode="incremental"))
     assert build.type_of(customer) == "ACTIVE"
     settle(engine, build)
 
@@ -591,11 +595,11 @@ def test_an_apply_passes_over_a_customer_being_refreshed_and_tells_it_later(
 ) -> None:
     tenant = build.tenant()
     customer, other = (build.customer(tenant, orders=(ago(days=200),)) for _ in range(2))
-    refresh(engine, plan_run(engine))
+    refresh(engine, resolve_run(engine))
     build.order(tenant, customer, ago(days=1))
 
     with transaction(engine) as first:
-        refresh_customers(first, tenant, [customer], as_of=None, write_dates=True)
+        refresh_customers(first, WRITER, tenant, [customer])
         assert tell(engine, tenant) == 1
         assert (build.type_of(customer), build.type_of(other)) == (None, "TARGET")
 
@@ -610,16 +614,23 @@ def test_two_applies_at_once_share_the_customers_and_log_each_once(
 ) -> None:
     tenant = build.tenant()
     customer = build.customer(tenant, orders=(ago(days=1),))
-    run = plan_run(engine)
+    run = resolve_run(engine)
     refresh(engine, run)
 
     with transaction(engine) as first:
         locked = lock_customers(first, tenant)
-        apply_customers(first, run, tenant, locked, path="test")
+        apply_customers(first, run.writer, tenant, locked)
         assert tell(engine, tenant) == 0
 
     assert tell(engine, tenant) == 0
     assert len(build.log(customer)) == 1
+
+
+def make_batches(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Lets a run refresh and write so many customers a transaction."""
+    monkeypatch.setattr(refresh_step, "REFRESH_BATCH", size)
+    for module in (apply_step, write_back):
+        monkeypatch.setattr(module, "WRITE_BATCH", size)
 
 
 def test_full_runs_at_once_log_each_transition_once(
@@ -628,8 +639,7 @@ def test_full_runs_at_once_log_each_transition_once(
     background: ThreadPoolExecutor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (refresh_step, apply_step, write_back):
-        monkeypatch.setattr(module, "BATCH", 40)
+    make_batches(monkeypatch, 40)
     tenants = [build.tenant(slug) for slug in ("cellar", "dry-goods")]
     for tenant in tenants:
         add_customers(build, tenant, 300)
@@ -641,7 +651,7 @@ def test_full_runs_at_once_log_each_transition_once(
                 meet.wait(DEADLINE)
 
         meet.wait(DEADLINE)
-        run = plan_run(engine, allow_mass_change=["cellar", "dry-goods"], on_progress=together)
+        run = resolve_run(engine, allow_mass_change=["cellar", "dry-goods"], on_progress=together)
         run_all_steps(engine, run)
 
     logged = 0
@@ -794,8 +804,7 @@ def distribution(build: CrmBuilder) -> list[Any]:
 def test_a_batch_that_fails_takes_only_its_own_tenant_with_it(
     engine: sa.Engine, build: CrmBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (refresh_step, apply_step, write_back):
-        monkeypatch.setattr(module, "BATCH", 10)
+    make_batches(monkeypatch, 10)
     tenants = [build.tenant(slug) for slug in ("cellar", "dry-goods")]
     for tenant in tenants:
         add_customers(build, tenant, 35)
@@ -829,7 +838,7 @@ def failed_run(build: CrmBuilder, run: Run) -> list[Any]:
 def test_a_read_that_breaks_off_fails_all_tenants_and_demotes_nobody(
     engine: sa.Engine, build: CrmBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refresh_step, "BATCH", 500)
+    monkeypatch.setattr(refresh_step, "REFRESH_BATCH", 500)
     tenants = [build.tenant(slug) for slug in ("cellar", "dry-goods")]
     for tenant in tenants:
         add_customers(build, tenant, 8_000)  # More than sockets buffer.
@@ -844,7 +853,7 @@ def test_a_read_that_breaks_off_fails_all_tenants_and_demotes_nobody(
         build.run("SELECT pg_terminate_backend(:pid)", pid=session.info.backend_pid)
         yield from rows
 
-    run = plan_run(engine)
+    run = resolve_run(engine)
     with monkeypatch.context() as patch:
         patch.setattr(refresh_step, "stream_rows", cut_off)
         with pytest.raises((LeoraError, sa.exc.SQLAlchemyError)):
@@ -895,7 +904,7 @@ def test_row_level_security_switched_on_before_the_read_fails_the_run(
     customers = [build.customer(tenant, orders=(ago(days=1),)) for tenant in tenants]
     update_account_types(engine=filtered)
     before = everything(build)
-    run = plan_run(filtered)
+    run = resolve_run(filtered)
     switch_on_row_level_security(build, "Order")
 
     with pytest.raises((LeoraError, sa.exc.SQLAlchemyError), match="row-level security"):
@@ -913,7 +922,7 @@ def test_row_level_security_switched_on_before_the_refresh_demotes_nobody(
 ) -> None:
     tenant = build.tenant()
     customer = build.customer(tenant, "ACTIVE", orders=(ago(days=1),))
-    run = plan_run(filtered)
+    run = resolve_run(filtered)
     candidates = list(customers_to_refresh(filtered, run))
     switch_on_row_level_security(build, "Order")
 
@@ -922,7 +931,7 @@ def test_row_level_security_switched_on_before_the_refresh_demotes_nobody(
         pytest.raises(sa.exc.ProgrammingError, match="row-level security"),
         transaction(filtered) as connection,
     ):
-        refresh_customers(connection, tenant, [customer], as_of=None, write_dates=True)
+        refresh_customers(connection, WRITER, tenant, [customer])
 
     assert everything(build)[1:] == [[], []]
 
@@ -933,7 +942,7 @@ def test_row_level_security_switched_on_before_the_apply_writes_nothing_wrong(
 ) -> None:
     tenant = build.tenant()
     customer = build.customer(tenant, "TARGET", orders=(ago(days=1),))
-    run = plan_run(filtered)
+    run = resolve_run(filtered)
     refresh(filtered, run)
     switch_on_row_level_security(build, table)
 
@@ -950,15 +959,14 @@ def test_row_level_security_switched_on_before_the_apply_writes_nothing_wrong(
 def test_an_interrupted_run_is_recorded_as_failed_and_the_next_one_makes_up_for_it(
     engine: sa.Engine, build: CrmBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (apply_step, write_back):
-        monkeypatch.setattr(module, "BATCH", 10)
+    make_batches(monkeypatch, 10)
     add_customers(build, build.tenant(), 35)
 
     def interrupt(step: str, customers: int) -> None:
         if step == "apply":
             raise KeyboardInterrupt
 
-    run = replace(plan_run(engine), on_progress=interrupt)
+    run = replace(resolve_run(engine), on_progress=interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_all_steps(engine, run)
 

@@ -28,7 +28,9 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import update_account_types
+from leora_pipeline.core.backoff import Backoff
 from leora_pipeline.core.crm.tenants import find_tenants
+from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.database.statements import statements
@@ -38,7 +40,7 @@ from leora_pipeline.core.realtime import listener as listen
 from leora_pipeline.core.realtime.batch import Batch, PendingBatch, take_actionable, take_pending
 from leora_pipeline.core.realtime.listener import Listener
 from leora_pipeline.core.run.refresh import actionable_tenants
-from leora_pipeline.core.run.run import Run, plan_run
+from leora_pipeline.core.run.run import Run, resolve_run
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables
@@ -56,7 +58,7 @@ from leora_pipeline_tests.integration.test_interleavings import everything, inse
 
 DEADLINE = 30.0
 
-DO_LISTEN = Run(run_id="listener of the test", tenants=(), mode="incremental")
+DO_LISTEN = Writer("listener of the test", "listener")
 """In whose name batches are driven by hand."""
 
 
@@ -95,7 +97,7 @@ def listening(engine: sa.Engine, **options: Any) -> Iterator[Listener]:
 
 def waiting(engine: sa.Engine) -> list[UUID]:
     """Returns the tenants for whom the sensor would launch a run now."""
-    return actionable_tenants(engine, plan_run(engine, mode="incremental"))
+    return actionable_tenants(engine, resolve_run(engine, mode="incremental"))
 
 
 def at_rest(engine: sa.Engine, build: CrmBuilder) -> bool:
@@ -169,14 +171,14 @@ def tenant(build: CrmBuilder) -> UUID:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> int:
     """Makes batches so small that a test has several, and returns how small."""
-    monkeypatch.setattr(batch_module, "BATCH", 4)
+    monkeypatch.setattr(batch_module, "LISTENER_BATCH", 4)
     return 4
 
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps the pauses of tenants and of the database short, so that tests need not wait."""
-    monkeypatch.setattr(listen, "LONGEST_PAUSE_SECONDS", 0.4)
+    monkeypatch.setattr(listen, "PAUSES", Backoff(first=0.1, longest=0.4))
 
 
 @pytest.fixture
@@ -551,7 +553,7 @@ def test_what_another_listener_has_claimed_is_left_to_it(
 
         done = take_pending(engine, DO_LISTEN, tenant)
 
-        assert (done.customers, done.moved, done.left) == (small_batches, small_batches, 0)
+        assert (done.customers, done.moved, done.skipped) == (small_batches, small_batches, 0)
         assert {customer for customer in customers if build.type_of(customer)} == set(
             customers[small_batches:]
         )
@@ -648,11 +650,11 @@ def test_a_tenant_with_many_overdue_customers_keeps_no_other_waiting(
     update_account_types(engine=engine)
     batches: list[UUID] = []
 
-    def recorded(connection: sa.Connection, tenant_id: UUID, *rest: Any, **options: Any) -> Any:
+    def recorded(connection: sa.Connection, writer: Writer, tenant_id: UUID, *rest: Any) -> Any:
         batches.append(tenant_id)
         if len(batches) == 1:
             build.order(other, customer, ago(days=1))
-        return refresh_customers(connection, tenant_id, *rest, **options)
+        return refresh_customers(connection, writer, tenant_id, *rest)
 
     refresh_customers = batch_module.refresh_customers
     monkeypatch.setattr(batch_module, "refresh_customers", recorded)

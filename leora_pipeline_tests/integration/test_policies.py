@@ -18,6 +18,7 @@ from leora_pipeline import WrongUsageError, update_account_types
 from leora_pipeline.core.crm.tenants import Tenant, find_tenants
 from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
+from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.database.statements import statements
@@ -30,7 +31,7 @@ from leora_pipeline.core.run.apply import apply
 from leora_pipeline.core.run.plan import plan
 from leora_pipeline.core.run.publish import publish
 from leora_pipeline.core.run.refresh import refresh
-from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 from leora_pipeline_tests.integration import test_incremental
 from leora_pipeline_tests.integration.test_gate import (
@@ -53,6 +54,9 @@ from leora_pipeline_tests.integration.test_interleavings import (
     tell,
     wait_until,
 )
+
+WRITER = Writer("the test", "test")
+"""What writes where a test goes step by step."""
 
 large = test_incremental.large
 
@@ -391,7 +395,7 @@ def test_everybody_may_move_down_by_a_policy_and_a_real_loss_right_after_is_held
             "SELECT outcome, count(*) FROM leora_pipeline.after_order_create(:ids) GROUP BY 1",
             ids=customers,
         )
-        assert [tuple(row) for row in told] == [("left", 30)]
+        assert [tuple(row) for row in told] == [("deferred", 30)]
         assert build.run("SELECT FROM leora_pipeline.policy_reclassification") == [], (
             "they are taken over"
         )
@@ -450,7 +454,7 @@ def test_a_policy_that_counts_less_hides_no_order_that_was_missing_before(
         build.order(tenant, customer, ago(days=200), "PENDING")
         build.order(tenant, customer, ago(days=300), "PICKED")
     if is_refreshed:
-        refresh(engine, plan_run(engine, mode="incremental"))
+        refresh(engine, resolve_run(engine, mode="incremental"))
 
     change(engine, uncounted_statuses=["PENDING"])
     incremental(engine)
@@ -497,7 +501,7 @@ def steps_between(
     engine: sa.Engine, mode: str, *, refreshed: Callable[[], object], planned: Callable[[], object]
 ) -> None:
     """Takes a run through its steps, with something happening between two of them."""
-    run = plan_run(engine, mode=mode)  # type: ignore[arg-type]
+    run = resolve_run(engine, mode=mode)  # type: ignore[arg-type]
     refresh(engine, run)
     refreshed()
     plan(engine, run)
@@ -541,7 +545,7 @@ def test_a_policy_changed_while_states_are_refreshed_waits_for_nobody_and_is_not
     full(engine)
 
     with transaction(engine) as refreshing:
-        refresh_customers(refreshing, tenant, customers, as_of=None, write_dates=True)
+        refresh_customers(refreshing, WRITER, tenant, customers)
         change(engine, **values)
 
     catch_up(engine, build)
@@ -557,9 +561,9 @@ def test_a_policy_changed_while_shifts_are_taken_over_waits_for_nobody(
     change(engine, uncounted_statuses=["FULFILLED"])
 
     with transaction(engine) as running:
-        refresh_customers(running, tenant, customers, as_of=None, write_dates=True)
+        refresh_customers(running, WRITER, tenant, customers)
         locked = lock_customers(running, tenant)
-        assert apply_customers(running, plan_run(engine), tenant, locked, path="test").moved == 30
+        assert apply_customers(running, resolve_run(engine).writer, tenant, locked).moved == 30
         change(engine, uncounted_statuses=["DRAFT"], active_within=50)
         change(engine, uncounted_statuses=["FULFILLED"], active_within=60)
         change(engine, uncounted_statuses=["DRAFT"], active_within=50)
@@ -604,7 +608,7 @@ def test_a_refresh_takes_over_the_shifts_of_the_policy_that_it_derived_by(
 
     def refresh_all() -> None:
         with transaction(engine) as connection:
-            refresh_customers(connection, tenant, customers, as_of=None, write_dates=True)
+            refresh_customers(connection, WRITER, tenant, customers)
 
     with ThreadPoolExecutor(1) as background:
         with transaction(engine) as somebody:

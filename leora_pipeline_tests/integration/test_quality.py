@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from uuid import UUID
+from uuid import UUID, uuid4
 
-import pandas as pd
 import pytest
 import sqlalchemy as sa
 
@@ -233,7 +232,7 @@ def test_verdicts_are_recorded_under_their_run(engine: sa.Engine, build: CrmBuil
 def test_a_check_that_cannot_be_evaluated_is_neither_passed_nor_failed() -> None:
     with pytest.raises(CheckErroredError):
         failing_keys(
-            pd.DataFrame({"tenant_id": ["1"], "share": [1.0]}),
+            [{"tenant_id": uuid4(), "share": 1.0}],
             lambda gxe: [gxe.ExpectColumnValuesToBeBetween(column="missing", max_value=1)],
             key="tenant_id",
         )

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from leora_pipeline import update_account_types, update_customer_account_type
 from leora_pipeline.core.reporting.preview import preview
-from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -71,7 +71,7 @@ def test_a_date_that_no_client_can_read_is_no_date(
         id=never,
     )
 
-    seen = preview(engine, plan_run(engine).tenants)
+    seen = preview(engine, resolve_run(engine).tenants)
     update_account_types(engine=engine)
 
     expected = {

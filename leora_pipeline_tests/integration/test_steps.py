@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from leora_pipeline import WrongUsageError, update_account_types, update_customer_account_type
 from leora_pipeline.core.account_types import Transition
 from leora_pipeline.core.reporting.preview import preview
-from leora_pipeline.core.run.run import plan_run
+from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 
@@ -94,7 +94,7 @@ def test_a_preview_shows_what_the_run_after_it_does(engine: sa.Engine, build: Cr
     build.customer(tenant, "HOLD")
     empty = build.tenant("empty")
 
-    seen = preview(engine, plan_run(engine).tenants)
+    seen = preview(engine, resolve_run(engine).tenants)
 
     cellar, nothing = sorted(seen.tenants, key=lambda t: t.tenant_slug)
     assert (cellar.total, cellar.correct, cellar.incorrect, cellar.pinned) == (2, 1, 1, 1)

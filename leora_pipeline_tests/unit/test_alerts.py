@@ -11,9 +11,10 @@ import requests
 from apprise.plugins.custom_json import NotifyJSON
 
 from leora_pipeline.core.alerting.channels import Message, fingerprint, send, shown_url
-from leora_pipeline.core.alerting.delivery import pause_after
+from leora_pipeline.core.alerting.delivery import PAUSES
 from leora_pipeline.core.alerting.digest import digest_body
-from leora_pipeline.core.alerting.incidents import name_of, shown_duration
+from leora_pipeline.core.alerting.incidents import shown_duration
+from leora_pipeline.core.reporting.problems import title_of
 from leora_pipeline.core.settings import Settings
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -40,7 +41,7 @@ def test_addresses_are_split_as_apprise_does(
 
 
 def test_pauses_grow_up_to_a_quarter_of_an_hour() -> None:
-    assert [pause_after(n) for n in (1, 2, 3, 4, 5, 6, 1000)] == [60, 120, 240, 480, 900, 900, 900]
+    assert [PAUSES.after(n) for n in (1, 2, 3, 4, 5, 6, 1000)] == [60, 120, 240, 480, 900, 900, 900]
 
 
 @pytest.mark.parametrize(
@@ -84,8 +85,8 @@ def test_durations_are_told_in_two_units(duration: timedelta, shown: str) -> Non
 
 
 def test_a_check_that_says_what_has_to_be_true_is_named_as_failing() -> None:
-    assert name_of("high_churn") == "high churn"
-    assert name_of("crm_agrees_with_rule") == "check crm_agrees_with_rule fails"
+    assert title_of("high_churn") == "high churn"
+    assert title_of("crm_agrees_with_rule") == "check crm_agrees_with_rule fails"
 
 
 def customer(**values: Any) -> SimpleNamespace:

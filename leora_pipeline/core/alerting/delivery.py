@@ -14,6 +14,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from leora_pipeline.core.backoff import Backoff
 from leora_pipeline.core.database.connection import transaction
 
 if TYPE_CHECKING:
@@ -25,10 +26,7 @@ from leora_pipeline.core.database.statements import statements
 SQL = statements(__name__)
 
 
-FIRST_PAUSE_SECONDS = 60
-
-
-LONGEST_PAUSE_SECONDS = 900
+PAUSES = Backoff(first=60, longest=900)
 """What fails is tried again after growing pauses; a receiver that is back hears within this."""
 
 
@@ -147,12 +145,7 @@ def _record_failure(
         {
             **scope,
             "attempts": attempts,
-            "pause": pause_after(attempts),
+            "pause": PAUSES.after(attempts),
             "error": "; ".join(failures),
         },
     )
-
-
-def pause_after(attempts: int) -> int:
-    """Returns how many seconds to wait after so many failed attempts: twice as long each time."""
-    return min(FIRST_PAUSE_SECONDS << min(attempts - 1, 20), LONGEST_PAUSE_SECONDS)

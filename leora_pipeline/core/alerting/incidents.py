@@ -16,31 +16,14 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from leora_pipeline.core.alerting.outbox import shown_time, write_message
-from leora_pipeline.core.database.connection import now, transaction
+from leora_pipeline.core.database.connection import lock, now, transaction
 from leora_pipeline.core.database.statements import statements
-from leora_pipeline.core.reporting.status import Problem, status_of
+from leora_pipeline.core.reporting.problems import KINDS, Problem, title_of
+from leora_pipeline.core.reporting.status import status_of
 
 SQL = statements(__name__)
 
 REMIND_AFTER_HOURS = 24
-
-EXPLAINED_BY: Mapping[str, frozenset[str]] = {
-    "outside_healthy": frozenset({"high_churn", "poor_retention"}),
-}
-"""Kinds that follow from graver ones: while one of those is open, nobody is told of these too."""
-
-_NAMES = {
-    "high_churn": "high churn",
-    "poor_retention": "poor retention",
-    "outside_healthy": "outside the healthy range",
-    "tenant_held": "held",
-    "run_failed": "run failed",
-    "run_stuck": "run stuck",
-    "pipeline_stale": "pipeline stale",
-    "pending_not_draining": "pending customers not draining",
-    "customers_quarantined": "customers quarantined",
-}
-"""What people call the kinds, but for checks that are named after what has to be true."""
 
 _RELEASED_BY = {
     "full run": "A full run found the orders back and released the hold.",
@@ -63,7 +46,7 @@ def sync_incidents(engine: sa.Engine) -> Changes:
     One at a time: another one waits, and then sees what this one has done.
     """
     with transaction(engine) as connection:
-        connection.execute(SQL.lock_incidents)
+        lock(connection, "incidents")
         instant = now(connection)
         problems = {
             (problem.tenant_id, problem.kind): problem for problem in status_of(connection).problems
@@ -93,7 +76,7 @@ def sync_incidents(engine: sa.Engine) -> Changes:
 def _explained(key: tuple[UUID, str], problems: Mapping[tuple[UUID, str], Problem]) -> bool:
     """Returns whether a problem follows from a graver one of the same tenant."""
     tenant_id, kind = key
-    return any((tenant_id, graver) in problems for graver in EXPLAINED_BY.get(kind, ()))
+    return any((tenant_id, graver) in problems for graver in KINDS[kind].explained_by)
 
 
 def _open(connection: sa.Connection, problem: Problem, instant: datetime) -> None:
@@ -116,7 +99,7 @@ def _open(connection: sa.Connection, problem: Problem, instant: datetime) -> Non
         incident_id=incident_id,
         kind=problem.kind,
         severity=problem.severity,
-        what=name_of(problem.kind),
+        what=title_of(problem.kind),
         body=f"{problem.message}\n\nSince {shown_time(instant)}.",
         instant=instant,
     )
@@ -135,7 +118,7 @@ def _remind(
         **scope,
         kind=problem.kind,
         severity=problem.severity,
-        what=f"{name_of(problem.kind)} (reminder)",
+        what=f"{title_of(problem.kind)} (reminder)",
         body=f"{problem.message}\n\nSince {shown_time(incident.opened_at)}, "
         f"{shown_duration(instant - incident.opened_at)} ago.",
         instant=instant,
@@ -159,16 +142,11 @@ def _resolve(connection: sa.Connection, incident: sa.Row[Any], instant: datetime
         **scope,
         kind=incident.kind,
         severity="info",
-        what=f"{name_of(incident.kind)} (resolved)",
+        what=f"{title_of(incident.kind)} (resolved)",
         body=f"Resolved {shown_time(instant)}, after "
         f"{shown_duration(instant - incident.opened_at)}.{how}\n\nIt was: {incident.message}",
         instant=instant,
     )
-
-
-def name_of(kind: str) -> str:
-    """Returns what people call a kind of problem."""
-    return _NAMES.get(kind, f"check {kind} fails")
 
 
 def shown_duration(duration: timedelta) -> str:

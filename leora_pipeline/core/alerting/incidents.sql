@@ -1,7 +1,3 @@
--- name: lock_incidents
--- One comparison at a time; a transaction's lock, so that a pooler may stand in between.
-SELECT pg_advisory_xact_lock(hashtextextended('leora_pipeline.incidents', 0))
-
 -- name: open_incidents
 -- The incidents that are open, and whether a reminder is due: people have heard of it, but nothing
 -- for a day, and no newer message is on its way to them.

@@ -9,14 +9,16 @@ not belong here: writing customers, which is `apply`'s.
 from __future__ import annotations
 
 import logging
+import shlex
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.database.connection import now
+from leora_pipeline.core.customers.writer import Writer
+from leora_pipeline.core.database.connection import lock, now
 from leora_pipeline.core.database.statements import statements
-from leora_pipeline.core.run.run import Run
 
 SQL = statements(__name__)
 
@@ -25,31 +27,31 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class GateMeasurement:
-    """What the gate judges by, for one tenant.
+    """What the gate decides by, for one tenant.
 
     Attributes:
-        lost: Customers whose demotion by a lost order waits to be told, and those demoted so within
+        order_loss: Customers whose demotion by order loss is unsynced, and those demoted so within
             the last 24 hours.
         classified: The tenant's customers that have a type and are not pinned; counted to the end
             only where that makes a difference, as it does in excess.
-        is_excess: Whether `lost` exceeds both limits of the tenant's policy.
+        is_excess: Whether `order_loss` exceeds both limits of the tenant's policy.
     """
 
-    lost: int
+    order_loss: int
     classified: int
     is_excess: bool
 
 
-def measure(connection: sa.Connection, tenant_id: UUID, waiting: int) -> GateMeasurement:
-    """Weighs demotions by lost orders that wait to be told against a tenant's limits.
+def measure(connection: sa.Connection, tenant_id: UUID, unsynced: int) -> GateMeasurement:
+    """Measures demotions by order loss against a tenant's limits.
 
     Args:
         connection: Within a transaction.
         tenant_id: The tenant.
-        waiting: How many of its customers wait for such a demotion.
+        unsynced: How many of its customers would be demoted so by what is unsynced.
     """
-    row = connection.execute(SQL.measure, {"tenant_id": tenant_id, "waiting": waiting}).one()
-    return GateMeasurement(row.lost, row.classified, row.is_excess)
+    row = connection.execute(SQL.measure, {"tenant_id": tenant_id, "unsynced": unsynced}).one()
+    return GateMeasurement(row.order_loss, row.classified, row.is_excess)
 
 
 def is_held(connection: sa.Connection, tenant_id: UUID) -> bool:
@@ -58,14 +60,38 @@ def is_held(connection: sa.Connection, tenant_id: UUID) -> bool:
     return held
 
 
+def read_tenant_holds(connection: sa.Connection) -> list[dict[str, Any]]:
+    """Returns a row for each tenant: its id and slug, and of a hold in force since when and why."""
+    return [dict(row) for row in connection.execute(SQL.tenant_holds).mappings()]
+
+
+def describe_order_loss(customers: int | None = None, classified: int | None = None) -> str:
+    """Says why a tenant is held, or would be.
+
+    Args:
+        customers: How many customers would be demoted; None where that is not known.
+        classified: Of how many.
+    """
+    counted = "too many" if customers is None else f"{customers} of {classified}"
+    return f"{counted} customers would be demoted because orders are gone"
+
+
+def describe_release(tenant_slug: str) -> str:
+    """Says how a hold ends."""
+    return (
+        "restore them, or run "
+        f"`leora update --tenant-slug {shlex.quote(tenant_slug)} --allow-mass-change`"
+    )
+
+
 def evaluate_gate(
-    connection: sa.Connection, run: Run, tenant_id: UUID, *, may_release: bool
+    connection: sa.Connection, writer: Writer, tenant_id: UUID, *, may_release: bool
 ) -> bool:
     """Holds or releases a tenant by what would be written now.
 
     Args:
         connection: Within a transaction.
-        run: The run that asks; it may name the tenant as one whose mass change is meant.
+        writer: What would write; it may name the tenant as one whose mass change is meant.
         tenant_id: The tenant.
         may_release: Whether this may end a hold: only a full run has seen all of the tenant.
 
@@ -73,36 +99,35 @@ def evaluate_gate(
         Whether the tenant is held afterwards.
     """
     # Two writers that each stay below the limit could exceed it together: one decides at a time.
-    connection.execute(SQL.lock_gate, {"tenant_id": tenant_id})
+    lock(connection, "gate", tenant_id)
     was_held = is_held(connection, tenant_id)
-    if tenant_id in run.allow_mass_change:
+    if tenant_id in writer.allow_mass_change:
         if was_held:
             _release(connection, tenant_id, "allow_mass_change")
         return False
-    waiting: int = connection.execute(
+    unsynced: int = connection.execute(
         SQL.count_order_loss,
-        {"tenant_id": tenant_id, "as_of": run.as_of or now(connection)},
+        {"tenant_id": tenant_id, "as_of": writer.as_of or now(connection)},
     ).scalar_one()
-    reading = measure(connection, tenant_id, waiting) if waiting else None
-    if reading is None or not reading.is_excess:
+    measured = measure(connection, tenant_id, unsynced) if unsynced else None
+    if measured is None or not measured.is_excess:
         if was_held and may_release:
             _release(connection, tenant_id, "full run")
             return False
         return was_held
     if not was_held:
         logger.warning(
-            "Tenant %s is held: %d of %d customers would be demoted because orders are missing",
+            "Tenant %s is held: %s",
             tenant_id,
-            reading.lost,
-            reading.classified,
+            describe_order_loss(measured.order_loss, measured.classified),
         )
         connection.execute(
             SQL.hold,
             {
                 "tenant_id": tenant_id,
-                "run_id": run.run_id,
-                "lost": reading.lost,
-                "classified": reading.classified,
+                "run_id": writer.run_id,
+                "order_loss": measured.order_loss,
+                "classified": measured.classified,
             },
         )
     return True

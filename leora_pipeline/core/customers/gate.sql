@@ -1,17 +1,9 @@
--- name: lock_gate
--- A transaction's lock, so that a pooler may stand in between.
-SELECT pg_advisory_xact_lock(
-  hashtextextended('leora_pipeline.gate.' || CAST(:tenant_id AS uuid)::text, 0)
-)
-
 -- name: is_held
 -- Whether a hold is in force.
-SELECT EXISTS (
-  SELECT FROM leora_pipeline.tenant_hold WHERE tenant_id = :tenant_id AND released_at IS NULL
-)
+SELECT EXISTS (SELECT FROM leora_pipeline.hold_in_force WHERE tenant_id = :tenant_id)
 
 -- name: count_order_loss
--- The customers of a tenant whose demotion by a lost order waits to be told; an index finds the few.
+-- The customers of a tenant whose demotion by order loss is unsynced; an index finds the few.
 SELECT count(*)
 FROM leora_pipeline.tenant_thresholds(
   ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
@@ -26,16 +18,17 @@ WHERE s.tenant_id = :tenant_id
   )
 
 -- name: measure
--- The waiting demotions and those of the last 24 hours against the tenant's limits. Those that a
--- run was allowed on purpose are no sign of anything. The classified customers are counted only as
+-- The unsynced demotions by order loss, and those of the last 24 hours, against the tenant's limits.
+-- Those that a run was allowed to make are left out. The classified customers are counted only as
 -- far as it takes to know that there are enough of them.
 SELECT
-  l.lost,
+  l.order_loss,
   k.classified,
-  l.lost > q.gate_customers AND l.lost > q.gate_percent / 100 * k.classified AS is_excess
+  l.order_loss > q.gate_customers AND l.order_loss > q.gate_percent / 100 * k.classified
+    AS is_excess
 FROM leora_pipeline.effective_policy(:tenant_id) AS q
 CROSS JOIN LATERAL (
-  SELECT CAST(:waiting AS bigint) + count(*) AS lost
+  SELECT CAST(:unsynced AS bigint) + count(*) AS order_loss
   FROM leora_pipeline.account_type_transition AS t
   LEFT JOIN leora_pipeline.tenant_run AS r ON r.tenant_id = t.tenant_id AND r.run_id = t.run_id
   WHERE t.tenant_id = :tenant_id AND t.cause = 'order removed'
@@ -48,7 +41,7 @@ CROSS JOIN LATERAL (
     SELECT FROM "Customer" AS c
     WHERE c."tenantId" = :tenant_id
       AND c."accountType" IS NOT NULL AND NOT leora_pipeline.is_pinned(c."accountType"::text)
-    LIMIT ceil(100 * l.lost / NULLIF(q.gate_percent, 0))
+    LIMIT ceil(100 * l.order_loss / NULLIF(q.gate_percent, 0))
   ) AS enough
 ) AS k
 
@@ -56,10 +49,19 @@ CROSS JOIN LATERAL (
 -- Puts a hold in force; there is at most one a tenant.
 INSERT INTO leora_pipeline.tenant_hold
   (tenant_id, held_at, run_id, order_loss_customers, classified_customers)
-VALUES (:tenant_id, clock_timestamp(), :run_id, :lost, :classified)
+VALUES (:tenant_id, clock_timestamp(), :run_id, :order_loss, :classified)
 
 -- name: release
 -- Ends the hold in force.
 UPDATE leora_pipeline.tenant_hold
 SET released_at = clock_timestamp(), released_by = :released_by
 WHERE tenant_id = :tenant_id AND released_at IS NULL
+
+-- name: tenant_holds
+-- For each tenant of the CRM, the hold in force, if any.
+SELECT
+  t.id AS tenant_id, t.slug AS tenant_slug, h.held_at, h.order_loss_customers,
+  h.classified_customers
+FROM "Tenant" AS t
+LEFT JOIN leora_pipeline.hold_in_force AS h ON h.tenant_id = t.id
+ORDER BY t.slug

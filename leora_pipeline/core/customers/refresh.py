@@ -9,44 +9,39 @@ customer whose state another session holds stays pending for the next round.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.statements import statements
 
 SQL = statements(__name__)
 
 
 def refresh_customers(
-    connection: sa.Connection,
-    tenant_id: UUID,
-    customer_ids: Sequence[UUID],
-    *,
-    as_of: datetime | None,
-    write_dates: bool,
+    connection: sa.Connection, writer: Writer, tenant_id: UUID, customer_ids: Sequence[UUID]
 ) -> list[UUID]:
     """Derives the state of some customers of one tenant anew, under lock.
 
     Args:
         connection: Within a READ COMMITTED transaction, which holds the locks until it ends.
+        writer: Says by which instant to derive, and whether a last order date that differs needs
+            to be synced.
         tenant_id: The customers' tenant.
-        customer_ids: The customers; those that the CRM no longer has are passed over, and so are
-            those whose state somebody else holds. What was pending for the latter stays pending.
-        as_of: A literal instant, or None for the clock, read once the locks are held.
-        write_dates: Whether a last order date that differs is something to tell the CRM.
+        customer_ids: The customers. Those that the CRM no longer has are passed over, and so are
+            those whose state another session holds: what is pending for these stays pending.
 
     Returns:
-        The ids of the customers whose state was held by nobody else, ascending.
+        The ids of the customers whose state was locked, ascending.
     """
     locked: list[UUID] = connection.execute(
         SQL.refresh_customers,
         {
             "tenant_id": tenant_id,
             "customer_ids": list(customer_ids),
-            "as_of": as_of,
-            "write_dates": write_dates,
+            "as_of": writer.as_of,
+            "write_dates": writer.write_dates,
         },
     ).scalar_one()
     return locked

@@ -14,19 +14,19 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from leora_pipeline.core.customers.gate import evaluate_gate
+from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.statements import statements
-from leora_pipeline.core.run.run import Run
 
 SQL = statements(__name__)
 
 
-BATCH = 5_000
+WRITE_BATCH = 5_000
 """Customers a transaction: their rows are locked against other writers until it commits."""
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What became of customers to be told.
+    """What became of unsynced customers.
 
     Attributes:
         written: Customers whose row in the CRM was changed.
@@ -51,7 +51,7 @@ def lock_customers(
     after: UUID | None = None,
     only: list[UUID] | None = None,
 ) -> list[UUID]:
-    """Locks the next customers to be told, and their states, without waiting for any.
+    """Locks the next unsynced customers, and their states, without waiting for any.
 
     Args:
         connection: Within a READ COMMITTED transaction, which holds the locks until it ends.
@@ -60,33 +60,31 @@ def lock_customers(
         only: The customers to consider; None for all of the tenant.
 
     Returns:
-        The ids of the locked customers, ascending, `BATCH` at most.
+        The ids of the locked customers, ascending, `WRITE_BATCH` at most.
     """
     return list(
         connection.execute(
             SQL.lock_customers,
-            {"tenant_id": tenant_id, "after": after, "only": only, "batch": BATCH},
+            {"tenant_id": tenant_id, "after": after, "only": only, "batch": WRITE_BATCH},
         ).scalars()
     )
 
 
 def apply_customers(
     connection: sa.Connection,
-    run: Run,
+    writer: Writer,
     tenant_id: UUID,
     customer_ids: list[UUID],
     *,
-    path: str,
     include_order_loss: bool = True,
 ) -> Applied:
-    """Tells the CRM about customers that this transaction has locked.
+    """Writes customers that this transaction has locked to the CRM, where it differs.
 
     Args:
         connection: Within the transaction of `lock_customers`.
-        run: The run that writes.
+        writer: What writes.
         tenant_id: The customers' tenant.
         customer_ids: The locked customers.
-        path: The cause to log where nothing else explains a transition.
         include_order_loss: Whether demotions by order loss are written too. Otherwise they stay
             unsynced until the gate can see all that belong together.
     """
@@ -95,18 +93,18 @@ def apply_customers(
     parameters: dict[str, object] = {
         "tenant_id": tenant_id,
         "customer_ids": customer_ids,
-        "as_of": run.as_of,
-        "write_dates": run.write_dates,
-        "run_id": run.run_id,
-        "path": path,
+        "as_of": writer.as_of,
+        "write_dates": writer.write_dates,
+        "run_id": writer.run_id,
+        "fallback_cause": writer.fallback_cause,
     }
-    look = connection.execute(SQL.look, parameters).one()
-    held = look.is_held
-    if look.lost and include_order_loss:
-        held = evaluate_gate(connection, run, tenant_id, may_release=False)
-    elif look.lost:
-        lost = set(look.lost)
-        parameters["customer_ids"] = [one for one in customer_ids if one not in lost]
-    parameters |= {"as_of": look.as_of, "held": held}
+    found = connection.execute(SQL.inspect, parameters).one()
+    held = found.is_held
+    if found.order_loss and include_order_loss:
+        held = evaluate_gate(connection, writer, tenant_id, may_release=False)
+    elif found.order_loss:
+        excluded = set(found.order_loss)
+        parameters["customer_ids"] = [one for one in customer_ids if one not in excluded]
+    parameters |= {"as_of": found.as_of, "held": held}
     row = connection.execute(SQL.write_customers, parameters).one()
     return Applied(row.written, row.moved, row.withheld)

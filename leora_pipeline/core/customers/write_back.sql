@@ -13,12 +13,13 @@ ORDER BY s.customer_id
 LIMIT :batch
 FOR NO KEY UPDATE OF c, s SKIP LOCKED
 
--- name: look
--- As of when the locked customers are judged, who of them would be demoted because an order is gone,
+-- name: inspect
+-- By which instant the locked customers are written, which of them would be demoted by order loss,
 -- and whether a hold is in force.
 SELECT
   v.as_of,
-  leora_pipeline.order_loss_customers(:tenant_id, CAST(:customer_ids AS uuid[]), v.as_of) AS lost,
+  leora_pipeline.order_loss_customers(:tenant_id, CAST(:customer_ids AS uuid[]), v.as_of)
+    AS order_loss,
   EXISTS (
     SELECT FROM leora_pipeline.hold_in_force WHERE tenant_id = :tenant_id
   ) AS is_held
@@ -32,5 +33,5 @@ SELECT
   count(*) FILTER (WHERE is_withheld) AS withheld
 FROM leora_pipeline.write_customers(
   :tenant_id, CAST(:customer_ids AS uuid[]), CAST(:as_of AS timestamptz),
-  CAST(:write_dates AS boolean), CAST(:held AS boolean), :run_id, :path
+  CAST(:write_dates AS boolean), CAST(:held AS boolean), :run_id, :fallback_cause
 )

@@ -5,13 +5,14 @@ None of the checks blocks a run: the gate is what blocks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC
 from uuid import UUID
 
-import pandas as pd
 import sqlalchemy as sa
 
+from leora_pipeline.core.customers.gate import describe_order_loss, read_tenant_holds
 from leora_pipeline.core.database.connection import now, transaction, tune_for_whole_tables
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.quality.checks import Check, Library, Row
@@ -40,47 +41,75 @@ def read_verdicts(engine: sa.Engine, run_id: str) -> list[Verdict]:
 
 def _reader(
     name: str, *, is_heavy: bool = False, **parameters: object
-) -> Callable[[sa.Engine], pd.DataFrame]:
-    """Returns what reads the frame of a named statement; a heavy one reads whole tables."""
+) -> Callable[[sa.Engine], list[Row]]:
+    """Returns what reads the rows of a named statement; a heavy one reads whole tables."""
 
-    def read(engine: sa.Engine) -> pd.DataFrame:
+    def read(engine: sa.Engine) -> list[Row]:
         with transaction(engine) as connection:
             if is_heavy:
                 tune_for_whole_tables(connection)
-            result = connection.execute(SQL[name], parameters)
-            frame = pd.DataFrame(result.all(), columns=list(result.keys()))
-        frame["tenant_id"] = frame["tenant_id"].astype(str)
-        return frame
+            return _rows(connection, name, **parameters)
 
     return read
 
 
-def _read_disagreements(engine: sa.Engine) -> pd.DataFrame:
-    """Counts the customers whose type disagrees with the rule, on two looks at different instants.
+def _rows(connection: sa.Connection, name: str, **parameters: object) -> list[Row]:
+    return [dict(row) for row in connection.execute(SQL[name], parameters).mappings()]
 
-    One that a writer was about to tell at the first look is right at the second.
+
+def read_freshness(connection: sa.Connection) -> list[Row]:
+    """Returns for each tenant how many hours ago its last full run succeeded.
+
+    ``unjudged`` says why a tenant cannot be stale yet.
     """
-    frame = _reader("tenants_with_holds")(engine)
-    look = SQL.disagreements
+    return _rows(connection, "hours_since_full_run", stale_after=STALE_AFTER_HOURS)
+
+
+def _read_freshness(engine: sa.Engine) -> list[Row]:
+    with transaction(engine) as connection:
+        return read_freshness(connection)
+
+
+def _read_holds(engine: sa.Engine) -> list[Row]:
+    with transaction(engine) as connection:
+        return [
+            {**row, "unjudged": None, "holds": int(row["held_at"] is not None)}
+            for row in read_tenant_holds(connection)
+        ]
+
+
+def _read_disagreements(engine: sa.Engine) -> list[Row]:
+    """Counts the customers whose type disagrees with the rule, inspected twice.
+
+    One that a writer was about to sync the first time is right the second time. A held tenant is
+    not judged, since its downward moves are withheld on purpose.
+    """
+    with transaction(engine) as connection:
+        tenants = read_tenant_holds(connection)
     suspects: list[UUID] | None = None
     for _ in range(2):
         with transaction(engine, snapshot=True) as connection:
             tune_for_whole_tables(connection)
-            rows = connection.execute(
-                look,
-                {
-                    "tenant_ids": frame["tenant_id"].tolist(),
-                    "customer_ids": suspects,
-                    "as_of": now(connection).astimezone(UTC),
-                    "look": INSPECTED,
-                },
-            ).all()
-        suspects = [row.customer_id for row in rows]
+            wrong = _rows(
+                connection,
+                "disagreements",
+                tenant_ids=[tenant["tenant_id"] for tenant in tenants],
+                customer_ids=suspects,
+                as_of=now(connection).astimezone(UTC),
+                inspected=INSPECTED,
+            )
+        suspects = [row["customer_id"] for row in wrong]
         if not suspects:
             break
-    counts = pd.Series([str(row.tenant_id) for row in rows], dtype="object").value_counts()
-    frame["wrong"] = frame["tenant_id"].map(counts).fillna(0).astype(int)
-    return frame
+    counts = Counter(row["tenant_id"] for row in wrong)
+    return [
+        {
+            **tenant,
+            "unjudged": None if tenant["held_at"] is None else "held by the gate",
+            "wrong": counts[tenant["tenant_id"]],
+        }
+        for tenant in tenants
+    ]
 
 
 def _is_zero(column: str) -> Expectations:
@@ -170,11 +199,11 @@ CHECKS: tuple[Check, ...] = (
         description="No tenant is held by the gate. One that is would have lost too many customers "
         "to orders that are gone: look for missing orders; if they are meant to be gone, run with "
         "allow_mass_change.",
-        read=_reader("tenant_holds"),
+        read=_read_holds,
         expectations=_is_zero("holds"),
         message=lambda row: (
-            f"held since {row['held_at']:%Y-%m-%d %H:%M} UTC: {row['lost']:.0f} of "
-            f"{row['classified']:.0f} customers would be demoted because orders are gone"
+            f"held since {row['held_at']:%Y-%m-%d %H:%M} UTC: "
+            + describe_order_loss(row["order_loss_customers"], row["classified_customers"])
             if row["holds"]
             else "not held"
         ),
@@ -233,7 +262,7 @@ CHECKS: tuple[Check, ...] = (
         severity="error",
         description=f"Each tenant's last successful full run is at most {STALE_AFTER_HOURS} hours "
         "ago. An older one is a system issue: the nightly run is dead, or fails for this tenant.",
-        read=_reader("hours_since_full_run", stale_after=STALE_AFTER_HOURS),
+        read=_read_freshness,
         expectations=lambda gxe: [
             gxe.ExpectColumnValuesToBeBetween(column="hours_since", max_value=STALE_AFTER_HOURS)
         ],

@@ -75,30 +75,6 @@ LEFT JOIN (
 GROUP BY t.id, t.slug
 ORDER BY t.slug
 
--- name: tenant_holds
--- For each tenant, the hold in force, if any.
-SELECT
-  t.id AS tenant_id,
-  t.slug AS tenant_slug,
-  NULL AS unjudged,
-  CASE WHEN h.tenant_id IS NULL THEN 0 ELSE 1 END AS holds,
-  h.held_at,
-  h.order_loss_customers AS lost,
-  h.classified_customers AS classified
-FROM "Tenant" AS t
-LEFT JOIN leora_pipeline.tenant_hold AS h ON h.tenant_id = t.id AND h.released_at IS NULL
-ORDER BY t.slug
-
--- name: tenants_with_holds
--- All tenants; one that is held is not judged, since its downward moves are left on purpose.
-SELECT
-  t.id AS tenant_id,
-  t.slug AS tenant_slug,
-  CASE WHEN h.tenant_id IS NOT NULL THEN 'held by the gate' END AS unjudged
-FROM "Tenant" AS t
-LEFT JOIN leora_pipeline.tenant_hold AS h ON h.tenant_id = t.id AND h.released_at IS NULL
-ORDER BY t.slug
-
 -- name: disagreements
 -- The first customers of each tenant whose type is not the one that the rule gives now. Those whom
 -- only the time that has passed since their state was derived has outdated, and those who are
@@ -126,7 +102,7 @@ FROM (
     )
     AND s.retry_at IS NULL
 ) AS w
-WHERE w.place <= :look
+WHERE w.place <= :inspected
 
 -- name: distributions
 -- For each tenant, its latest distribution beside its policy. The shares are taken from the counts,

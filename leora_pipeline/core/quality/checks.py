@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
-import pandas as pd
 import sqlalchemy as sa
 
 from leora_pipeline.core.database.connection import now, transaction
@@ -39,8 +37,9 @@ class Check:
         asset: The asset that it speaks of.
         severity: What its failure means: an error, or a warning.
         description: What it checks, and what a failure means, for people.
-        read: Reads its frame: a row a tenant with ``tenant_id``, ``tenant_slug``, ``unjudged``
-            (why the tenant is not judged, or None) and what the expectations and the message name.
+        read: Reads its rows, one for each tenant, with ``tenant_id``, ``tenant_slug``,
+            ``unjudged`` (why the tenant is not judged, or None) and what the expectations and the
+            message name.
         expectations: What has to be true of each judged row.
         message: Says in a few words what a row shows.
     """
@@ -49,7 +48,7 @@ class Check:
     asset: str
     severity: Severity
     description: str
-    read: Callable[[sa.Engine], pd.DataFrame]
+    read: Callable[[sa.Engine], list[Row]]
     expectations: Expectations
     message: Callable[[Row], str]
 
@@ -68,49 +67,41 @@ def run_check(engine: sa.Engine, check: Check, *, run_id: str | None = None) -> 
     Raises:
         CheckErroredError: The check could not be evaluated.
     """
-    frame = check.read(engine)
-    judged = frame[frame["unjudged"].isna()].reset_index(drop=True)
-    failing = failing_keys(judged, check.expectations, key="tenant_id") if len(judged) else set()
+    rows = check.read(engine)
+    judged = [row for row in rows if row["unjudged"] is None]
+    failing = failing_keys(judged, check.expectations, key="tenant_id") if judged else set()
     with transaction(engine) as connection:
         checked_at = now(connection)
-        verdicts = [
-            _verdict(check, row, row["tenant_id"] in failing, checked_at) for row in _rows(frame)
-        ]
+        verdicts = [_verdict(check, row, row["tenant_id"] in failing, checked_at) for row in rows]
         if verdicts:
             connection.execute(
                 SQL.record_verdict,
                 [
                     {
-                        "tenant_id": tenant_id,
-                        "check_name": check.name,
+                        "tenant_id": verdict.tenant_id,
+                        "check_name": verdict.check_name,
                         "checked_at": checked_at,
                         "run_id": run_id,
-                        "severity": check.severity,
+                        "severity": verdict.severity,
                         "status": verdict.status,
                         "message": verdict.message,
                     }
-                    for tenant_id, verdict in zip(frame["tenant_id"], verdicts, strict=True)
+                    for verdict in verdicts
                 ],
             )
     return verdicts
 
 
-def _rows(frame: pd.DataFrame) -> list[Row]:
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
-
-
 def _verdict(check: Check, row: Row, is_failing: bool, checked_at: datetime) -> Verdict:
-    status: Status = "passed"
+    status: Status = "failed" if is_failing else "passed"
     message = row["unjudged"]
-    if pd.notna(message):
-        status = "not judged"
-    else:
+    if message is None:
         message = check.message(row)
-        if is_failing:
-            status = "failed"
+    else:
+        status = "not judged"
     return Verdict(
         check_name=check.name,
-        tenant_id=UUID(row["tenant_id"]),
+        tenant_id=row["tenant_id"],
         tenant_slug=row["tenant_slug"],
         severity=check.severity,
         status=status,

@@ -17,7 +17,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from leora_pipeline.core.customers.refresh import ensure_customer_state
-from leora_pipeline.core.customers.write_back import BATCH
+from leora_pipeline.core.customers.write_back import WRITE_BATCH
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import configured_engine
 from leora_pipeline.core.database.statements import statements
@@ -56,7 +56,7 @@ class HookResult:
     Attributes:
         updated: Customers whose row in the CRM was changed.
         unchanged: Customers who were right already.
-        left: Customers left to the listener or the next run: somebody else holds them, or they
+        deferred: Customers left to the listener or the next run: another session holds them, they
             would be demoted, which the hook does not do, or the database failed.
         unknown: The ids that no customer has.
         error: What went wrong, in one line; None where nothing did.
@@ -64,7 +64,7 @@ class HookResult:
 
     updated: int = 0
     unchanged: int = 0
-    left: int = 0
+    deferred: int = 0
     unknown: tuple[str, ...] = ()
     error: str | None = None
 
@@ -72,7 +72,7 @@ class HookResult:
         return HookResult(
             self.updated + other.updated,
             self.unchanged + other.unchanged,
-            self.left + other.left,
+            self.deferred + other.deferred,
             self.unknown + other.unknown,
             self.error or other.error,
         )
@@ -119,15 +119,15 @@ def after_order_create_batch(
         while waiting:
             with transaction(engine or configured_engine()) as own:
                 own.execute(SQL.wait_briefly)
-                for tenant in own.execute(SQL.tenants_of, {"customer_ids": waiting[:BATCH]}):
+                for tenant in own.execute(SQL.tenants_of, {"customer_ids": waiting[:WRITE_BATCH]}):
                     ensure_customer_state(own, tenant.tenant_id, tenant.customer_ids)
-                done = _call(own, waiting[:BATCH], write_dates)
+                done = _call(own, waiting[:WRITE_BATCH], write_dates)
             total += done
-            waiting = waiting[BATCH:]
+            waiting = waiting[WRITE_BATCH:]
         return total
     except Exception as error:
         logger.exception("Account types after new orders: %s", one_line(error))
-        return total + HookResult(left=len(waiting), error=one_line(error))
+        return total + HookResult(deferred=len(waiting), error=one_line(error))
 
 
 def _customer_ids(events: Iterable[OrderCreated]) -> tuple[list[str], tuple[str, ...]]:

@@ -15,7 +15,7 @@ ORDER BY c."tenantId"
 SELECT
   count(*) FILTER (WHERE outcome = 'updated') AS updated,
   count(*) FILTER (WHERE outcome = 'unchanged') AS unchanged,
-  count(*) FILTER (WHERE outcome = 'left') AS deferred,
+  count(*) FILTER (WHERE outcome = 'deferred') AS deferred,
   COALESCE(array_agg(customer_id ORDER BY customer_id) FILTER (WHERE outcome = 'unknown'), '{}')
     AS unknown,
   max(error) AS error

@@ -20,8 +20,10 @@ from uuid import UUID, uuid4
 import psycopg
 import sqlalchemy as sa
 
+from leora_pipeline.core.backoff import Backoff
 from leora_pipeline.core.crm.requirements import require_fit_database
 from leora_pipeline.core.customers.actionable import find_actionable_tenants
+from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import LeoraError, one_line
 from leora_pipeline.core.realtime.batch import (
@@ -29,7 +31,6 @@ from leora_pipeline.core.realtime.batch import (
     take_actionable,
     take_pending,
 )
-from leora_pipeline.core.run.run import Run
 
 SQL = statements(__name__)
 
@@ -51,21 +52,21 @@ ACTIONABLE_SHARE = 20
 REPORT_SECONDS = 5.0
 """How often a listener says that it runs."""
 
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 30.0
-"""How long a tenant, or the database, is left alone after a failure, and at most."""
+PAUSES = Backoff(first=0.1, longest=30.0)
+"""How long a tenant, or the database, is not tried again after failures."""
 
 
 class _Pause:
-    """What failed is left alone for a while, for twice as long after each failure in a row."""
+    """A time in which what failed is not tried again, longer after each failure in a row."""
 
     def __init__(self) -> None:
-        self._next = FIRST_PAUSE_SECONDS
+        self._failures = 0
         self.until = 0.0
 
     def lengthen(self) -> float:
         """Begins a longer pause and returns how long, in seconds."""
-        seconds, self._next = self._next, min(2 * self._next, LONGEST_PAUSE_SECONDS)
+        self._failures += 1
+        seconds = PAUSES.after(self._failures)
         self.until = time.monotonic() + seconds
         return seconds
 
@@ -93,11 +94,8 @@ class Listener:
 
     def __post_init__(self) -> None:
         self._id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        self._run = Run(
-            run_id=f"listener {self._id}",
-            tenants=(),
-            mode="incremental",
-            write_dates=self.write_dates,
+        self._writer = Writer(
+            run_id=f"listener {self._id}", fallback_cause="listener", write_dates=self.write_dates
         )
         self._is_stopped = False
         # Unlike an Event, a SimpleQueue may be used by the handler of a signal, at whatever moment.
@@ -105,7 +103,7 @@ class Listener:
         self._pauses: dict[UUID, _Pause] = {}
         # Up to where each tenant's pending rows are left for now, where somebody holds those
         # customers, or a backlog is being taken.
-        self._left: dict[UUID, int] = {}
+        self._skipped_up_to: dict[UUID, int] = {}
         self._actionable: dict[UUID, UUID] = {}
         self._report_at = self._actionable_at = 0.0
 
@@ -193,10 +191,13 @@ class Listener:
                 if is_paused:
                     continue
                 batch = take_pending(
-                    self.engine, self._run, tenant_id, after=self._left.get(tenant_id, 0)
+                    self.engine,
+                    self._writer,
+                    tenant_id,
+                    after=self._skipped_up_to.get(tenant_id, 0),
                 )
-                if batch.last is not None and (batch.is_full or batch.left):
-                    self._left[tenant_id] = batch.last
+                if batch.last is not None and (batch.is_full or batch.skipped):
+                    self._skipped_up_to[tenant_id] = batch.last
                 has_worked = has_worked or batch.customers > 0
                 self._count(batch)
         return has_worked
@@ -209,9 +210,10 @@ class Listener:
         """
         begun = time.monotonic()
         if not self._actionable and begun >= self._actionable_at:
-            self._left.clear()  # Who was left, is next.
+            self._skipped_up_to.clear()  # Who was left, is next.
             self._actionable = dict.fromkeys(
-                find_actionable_tenants(self.engine, self._run.as_of, or_pending=False), UUID(int=0)
+                find_actionable_tenants(self.engine, self._writer.as_of, or_pending=False),
+                UUID(int=0),
             )
             took = time.monotonic() - begun
             self._actionable_at = time.monotonic() + max(
@@ -223,7 +225,7 @@ class Listener:
             after = self._actionable.pop(tenant_id)
             with self._watched(tenant_id) as is_paused:
                 if not is_paused:
-                    batch = take_actionable(self.engine, self._run, tenant_id, after=after)
+                    batch = take_actionable(self.engine, self._writer, tenant_id, after=after)
                     if batch.last is not None:
                         self._actionable[tenant_id] = batch.last
                     self._count(batch)

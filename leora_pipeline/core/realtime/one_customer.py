@@ -8,20 +8,16 @@ from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.customers.refresh import enqueue_customers, refresh_customers
-from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
+from leora_pipeline.core.customers.refresh import enqueue_customers
+from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import configured_engine
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import WrongUsageError
-from leora_pipeline.core.run.run import Run
+from leora_pipeline.core.realtime.batch import bring_up_to_date
 from leora_pipeline.core.settings import Settings
 
 SQL = statements(__name__)
-
-
-HOOK = "hook"
-"""The cause of a transition that somebody asked for, customer by customer."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +44,8 @@ def update_customer_account_type(
 ) -> CustomerAccountType:
     """Brings one customer's account type up to date.
 
-    A customer whom another transaction holds, and a demotion in a held tenant, are left to the next
-    run.
+    It is a batch of one customer, in one transaction. A customer that another transaction holds,
+    and a demotion in a held tenant, are deferred to the next run.
 
     Args:
         customer_id: ``"Customer".id``.
@@ -64,29 +60,26 @@ def update_customer_account_type(
         raise WrongUsageError(f"{customer_id!r} is no customer's id, which is a UUID") from None
     settings = Settings.from_environment()
     engine = engine or configured_engine()
-    find = SQL.find_customer
+    writer = Writer(
+        run_id=str(uuid4()),
+        fallback_cause="hook",
+        write_dates=settings.write_last_order_date,
+    )
     with transaction(engine) as connection:
-        before = connection.execute(find, {"customer_id": customer_id}).one_or_none()
+        before = connection.execute(SQL.find_customer, {"customer_id": customer_id}).one_or_none()
         if before is None:
             raise WrongUsageError(f"no customer has the id {customer_id}")
-        refreshed = refresh_customers(
-            connection,
-            before.tenant_id,
-            [customer_id],
-            as_of=None,
-            write_dates=settings.write_last_order_date,
+        batch = bring_up_to_date(connection, writer, before.tenant_id, [customer_id])
+        if batch.skipped:
+            enqueue_customers(connection, before.tenant_id, [customer_id])
+        after = (
+            connection.execute(SQL.find_customer, {"customer_id": customer_id}).one_or_none()
+            or before
         )
-        enqueue_customers(connection, before.tenant_id, [] if refreshed else [customer_id])
-    run = Run(run_id=str(uuid4()), tenants=(), write_dates=settings.write_last_order_date)
-    with transaction(engine) as connection:
-        locked = lock_customers(connection, before.tenant_id, only=[customer_id])
-        applied = apply_customers(connection, run, before.tenant_id, locked, path=HOOK)
-    with transaction(engine) as connection:
-        after = connection.execute(find, {"customer_id": customer_id}).one_or_none() or before
     return CustomerAccountType(
         tenant_id=after.tenant_id,
         customer_id=customer_id,
         account_type=after.account_type,
         last_order_at=after.last_order_at,
-        is_changed=applied.moved > 0,
+        is_changed=batch.moved > 0,
     )

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from leora_pipeline.core.backoff import Backoff
 from leora_pipeline.core.customers.refresh import ensure_customer_state
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.statements import statements
@@ -17,9 +18,8 @@ SQL = statements(__name__)
 logger = logging.getLogger(__name__)
 
 
-FIRST_PAUSE_SECONDS = 10
-LONGEST_PAUSE_SECONDS = 3600
-"""How long a customer is quarantined after a first failure, and at most; it doubles each time."""
+PAUSES = Backoff(first=10, longest=3600)
+"""How long a customer is quarantined after failures."""
 
 
 _ABOUT_NO_ROW = frozenset(
@@ -34,17 +34,18 @@ def quarantine(
 ) -> None:
     """Quarantines a customer, for longer after each failure; a listener retries it afterwards."""
     logger.error("Customer %s is quarantined: %s", customer_id, one_line(error))
+    scope = {"tenant_id": tenant_id, "customer_id": customer_id}
     with transaction(engine) as connection:
         connection.execute(SQL.wait_briefly)
         ensure_customer_state(connection, tenant_id, [customer_id])  # Its state says that it is.
+        failures = 1 + (connection.execute(SQL.failures, scope).scalar_one_or_none() or 0)
         connection.execute(
             SQL.quarantine,
             {
-                "tenant_id": tenant_id,
-                "customer_id": customer_id,
+                **scope,
                 "error": one_line(error),
-                "first_pause": FIRST_PAUSE_SECONDS,
-                "longest_pause": LONGEST_PAUSE_SECONDS,
+                "failures": failures,
+                "pause": PAUSES.after(failures),
             },
         )
 

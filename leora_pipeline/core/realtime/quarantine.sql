@@ -3,8 +3,14 @@
 -- open with what there was of it.
 SET LOCAL lock_timeout = '100ms'
 
+-- name: failures
+-- How often in a row a customer has been refused so far.
+SELECT failures
+FROM leora_pipeline.customer_state
+WHERE tenant_id = :tenant_id AND customer_id = :customer_id
+
 -- name: quarantine
--- Quarantines a customer, twice as long each time up to an hour, and deletes what is pending for it.
+-- Quarantines a customer for a while, and deletes what is pending for it.
 WITH deleted AS (
   DELETE FROM leora_pipeline.pending_customer AS p
   USING (
@@ -17,10 +23,7 @@ WITH deleted AS (
 )
 UPDATE leora_pipeline.customer_state AS s
 SET error = :error,
-    failures = s.failures + 1,
+    failures = :failures,
     quarantined_at = COALESCE(s.quarantined_at, statement_timestamp()),
-    retry_at = statement_timestamp() + LEAST(
-      make_interval(secs => :first_pause) * power(2, LEAST(s.failures, 20)),
-      make_interval(secs => :longest_pause)
-    )
+    retry_at = statement_timestamp() + make_interval(secs => :pause)
 WHERE s.tenant_id = :tenant_id AND s.customer_id = :customer_id

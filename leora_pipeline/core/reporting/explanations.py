@@ -7,6 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from leora_pipeline.core.customers.gate import describe_order_loss
+
 CAUSES = {
     "order": "the last order date moved forward",
     "order removed": "the last order date went back: an order is gone, or no longer counts",
@@ -91,9 +93,9 @@ def outlook(today: sa.Row[Any], tenant_slug: str) -> list[str]:
         )
     elif today.held_since is not None:
         lines.append(
-            f"The gate has stopped it since {today.held_since:%Y-%m-%d %H:%M:%S} UTC, as too many "
-            f"customers of {tenant_slug} lost orders: the CRM is told {writes} once they are back "
-            f"or `{update} --allow-mass-change` says that they are meant to be gone."
+            f"The gate has stopped it since {today.held_since:%Y-%m-%d %H:%M:%S} UTC: "
+            f"{describe_order_loss()}. It lets {writes} be written once they are back, or once "
+            f"`{update} --allow-mass-change` says that they are meant to be gone."
         )
     elif writes and today.is_incremental:
         lines.append(

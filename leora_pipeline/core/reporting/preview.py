@@ -102,7 +102,7 @@ def preview(
         tune_for_whole_tables(connection)
         scope = {"tenant_ids": [tenant.tenant_id for tenant in tenants], "as_of": as_of}
         previews = {tenant.tenant_id: TenantPreview(tenant.slug) for tenant in tenants}
-        lost: Counter[object] = Counter()
+        order_loss: Counter[object] = Counter()
         for row in connection.execute(SQL.preview_counts, scope):
             seen = previews[row.tenant_id]
             if row.is_pinned:
@@ -110,14 +110,14 @@ def preview(
                 continue
             seen.current[row.crm_type or UNCLASSIFIED] += row.customers
             seen.expected[row.account_type] += row.customers
-            lost[row.tenant_id] += row.lost
+            order_loss[row.tenant_id] += row.order_loss
             if row.crm_type != row.account_type:
                 seen.transitions.append(Transition(row.crm_type, row.account_type, row.customers))
         for tenant in tenants:
             seen = previews[tenant.tenant_id]
-            if lost[tenant.tenant_id]:
+            if order_loss[tenant.tenant_id]:
                 seen.would_be_held = measure(
-                    connection, tenant.tenant_id, lost[tenant.tenant_id]
+                    connection, tenant.tenant_id, order_loss[tenant.tenant_id]
                 ).is_excess
         if limit and any(seen.incorrect for seen in previews.values()):
             for row in connection.execute(SQL.misclassified, {**scope, "limit": limit}):

@@ -14,7 +14,7 @@ SELECT
     SELECT FROM leora_pipeline.policy_reclassification AS f
     WHERE f.tenant_id = d.tenant_id AND f.customer_id = d.customer_id
       AND f.type_after = d.account_type
-  )) AS lost
+  )) AS order_loss
 FROM leora_pipeline.derive_customers(
   CAST(:tenant_ids AS uuid[]), NULL, CAST(:as_of AS timestamptz)
 ) AS d

@@ -1,12 +1,12 @@
 """Status: is the pipeline healthy, and if not, what is wrong. Reads alone, and outside Dagster.
 
-What is wrong is decided here and nowhere else (`Status.problems`); the command shows it, and alerts
-tell it. Dagster's daemon can die while its web server stays up, so that this must not ask either.
+What is wrong is decided by the table of `problems` and nowhere else; the command shows it, and
+alerts report it. Dagster's daemon can die while its web server stays up, so that this must not ask
+either.
 """
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,43 +15,17 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from leora_pipeline.core.crm.requirements import missing_triggers, schema_revision
+from leora_pipeline.core.customers.gate import read_tenant_holds
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.statements import statements
-from leora_pipeline.core.quality.catalog import CHECKS
+from leora_pipeline.core.quality.catalog import CHECKS, read_freshness
 from leora_pipeline.core.quality.verdicts import STALE_AFTER_HOURS, Severity, Verdict
+from leora_pipeline.core.reporting.problems import Problem, find_problems
 
 SQL = statements(__name__)
 
-PENDING_TOO_LONG_SECONDS = 600
-"""The sensor looks every few seconds; what it has left for so long, nobody takes up."""
-
 STUCK_AFTER_HOURS = 2
 """The maximum run time of dagster.yaml: what is running for longer is not."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something that is wrong with a tenant; of a kind there is one at a time.
-
-    Attributes:
-        kind: What it is, for programs: the name of a check that fails, or ``tenant_held``,
-            ``run_failed``, ``run_stuck``, ``pipeline_stale``, ``pending_not_draining``,
-            ``customers_quarantined``.
-        severity: An error, or a warning, which leaves the pipeline healthy.
-        tenant_id: The tenant's id.
-        tenant_slug: The tenant.
-        message: The cause and the way out, for people.
-    """
-
-    kind: str
-    severity: Severity
-    tenant_id: UUID
-    tenant_slug: str
-    message: str
-
-    def __str__(self) -> str:
-        """Returns the line that people read."""
-        return f"{self.tenant_slug}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -201,93 +175,7 @@ class Status:
     @property
     def problems(self) -> list[Problem]:
         """What is wrong, with the way out; empty where nothing is."""
-        found = [
-            Problem(
-                "pipeline_stale",
-                "error",
-                tenant.tenant_id,
-                tenant.tenant_slug,
-                f"no full run has succeeded for {STALE_AFTER_HOURS} hours "
-                "(is the Dagster daemon running? `leora update` runs it now)",
-            )
-            for tenant in self.tenants
-            if tenant.is_stale
-        ]
-        found += [
-            Problem(
-                "run_failed", "error", tenant.tenant_id, tenant.tenant_slug, "; ".join(failures)
-            )
-            for tenant in self.tenants
-            if (failures := _failures(tenant))
-        ]
-        found += [
-            Problem(
-                "run_stuck",
-                "error",
-                tenant.tenant_id,
-                tenant.tenant_slug,
-                "the last full run never ended, it was killed or hangs "
-                "(`leora update` does its work)",
-            )
-            for tenant in self.tenants
-            if tenant.is_stuck
-        ]
-        found += [
-            Problem(
-                "tenant_held",
-                "error",
-                hold.tenant_id,
-                hold.tenant_slug,
-                f"held, {hold.order_loss_customers} of {hold.classified_customers} "
-                "customers would be demoted because orders are gone; restore them, or run "
-                f"`leora update --tenant-slug {shlex.quote(hold.tenant_slug)} --allow-mass-change`",
-            )
-            for hold in self.holds
-        ]
-        found += [
-            Problem(
-                "pending_not_draining",
-                "error",
-                queue.tenant_id,
-                queue.tenant_slug,
-                f"{queue.pending} changes have been pending for up to "
-                f"{queue.oldest_seconds:.0f} s (is the sensor new_orders on, and "
-                "the Dagster daemon running? `leora update --incremental` takes them up now)",
-            )
-            for queue in self.queues
-            if queue.tenant_slug is not None and queue.oldest_seconds > PENDING_TOO_LONG_SECONDS
-        ]
-        found += [
-            Problem(
-                "customers_quarantined",
-                "error",
-                aside.tenant_id,
-                aside.tenant_slug,
-                f"{aside.customers} customers are quarantined, since the CRM's database refuses to "
-                f"have them written; of customer {aside.customer_id} it says: {aside.error} "
-                "(once that is corrected, they follow by themselves)",
-            )
-            for aside in self.quarantined
-        ]
-        told = {"fresh", "no_tenant_held"}  # Said above, and as of now.
-        found += [
-            Problem(
-                verdict.check_name,
-                verdict.severity,
-                verdict.tenant_id,
-                verdict.tenant_slug,
-                f"{verdict.check_name}: {verdict.message}",
-            )
-            for verdict in self.failing
-            if verdict.check_name not in told
-        ]
-        return found
-
-
-def _failures(tenant: TenantStatus) -> list[str]:
-    """Returns which of a tenant's last runs failed, and why."""
-    errors = {"full": tenant.last_error, "incremental": tenant.last_incremental_error}
-    return [f"the last {mode} run failed: {error}" for mode, error in errors.items() if error]
+        return list(find_problems(self))
 
 
 def read_status(engine: sa.Engine) -> Status:
@@ -304,13 +192,18 @@ def status_of(connection: sa.Connection) -> Status:
         return [dict(row) for row in rows.mappings()]
 
     (outbox,) = read("outbox")
+    stale = {
+        row["tenant_id"]
+        for row in read_freshness(connection)
+        if row["unjudged"] is None and row["hours_since"] > STALE_AFTER_HOURS
+    }
     return Status(
         schema_revision=schema_revision(connection),
         tenants=[
-            TenantStatus(**row)
-            for row in read("tenants", stale_after=STALE_AFTER_HOURS, stuck_after=STUCK_AFTER_HOURS)
+            TenantStatus(**row, is_stale=row["tenant_id"] in stale)
+            for row in read("tenants", stuck_after=STUCK_AFTER_HOURS)
         ],
-        holds=[Hold(**row) for row in read("holds")],
+        holds=[Hold(**row) for row in read_tenant_holds(connection) if row["held_at"] is not None],
         failing=[
             Verdict(**row) for row in read("failing_now", checks=[check.name for check in CHECKS])
         ],

@@ -1,12 +1,3 @@
--- name: holds
--- The holds in force, of the tenants that exist.
-SELECT t.id AS tenant_id, t.slug AS tenant_slug, h.held_at, h.order_loss_customers,
-  h.classified_customers
-FROM leora_pipeline.tenant_hold AS h
-JOIN "Tenant" AS t ON t.id = h.tenant_id
-WHERE h.released_at IS NULL
-ORDER BY t.slug
-
 -- name: failing_now
 -- The checks whose latest verdict on a tenant is a failure; looked up one by one, since the verdicts
 -- of all times are many.
@@ -31,8 +22,6 @@ SELECT
   t.id AS tenant_id,
   t.slug AS tenant_slug,
   f.finished_at AS last_full_success,
-  COALESCE(f.finished_at, t."createdAt" AT TIME ZONE 'UTC')
-    < clock_timestamp() - make_interval(hours => :stale_after) AS is_stale,
   l.status AS last_status,
   e.error AS last_error,
   i.error AS last_incremental_error,
@@ -70,8 +59,7 @@ ORDER BY t.slug
 SELECT count(*) AS unsynced
 FROM leora_pipeline.customer_state AS s
 WHERE s.needs_sync AND NOT EXISTS (
-  SELECT FROM leora_pipeline.tenant_hold AS h
-  WHERE h.tenant_id = s.tenant_id AND h.released_at IS NULL
+  SELECT FROM leora_pipeline.hold_in_force AS h WHERE h.tenant_id = s.tenant_id
 )
 
 -- name: oldest_transaction

@@ -6,9 +6,8 @@ full runs with partial ones.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-import pandas as pd
 import sqlalchemy as sa
 
 from leora_pipeline.core.database.connection import transaction
@@ -21,8 +20,7 @@ Summary = Literal["states", "changes", "customers", "distributions", "digests", 
 """The statement of that name in ``summary.sql`` says what it holds."""
 
 
-def summarize(engine: sa.Engine, summary: Summary) -> pd.DataFrame:
-    """Returns one of the summaries."""
+def summarize(engine: sa.Engine, summary: Summary) -> list[dict[str, Any]]:
+    """Returns the rows of one of the summaries."""
     with transaction(engine) as connection:
-        result = connection.execute(SQL[summary])
-        return pd.DataFrame(result.all(), columns=list(result.keys()))
+        return [dict(row) for row in connection.execute(SQL[summary]).mappings()]

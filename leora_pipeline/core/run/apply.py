@@ -1,9 +1,6 @@
-"""Apply: tells the CRM what the state says. Nothing else writes the CRM.
+"""Apply: writes all unsynced customers of a run's tenants to the CRM, batch by batch.
 
-The customers and their states are locked together, passing over whoever somebody else holds: a run
-never waits for the CRM, and those customers stay to be told in the next round. Only then, in later
-statements of the same transaction, is it read what there is to write, so that it is the truth of
-that moment; the log is written with it.
+What does not belong here: what is written and how it is locked, which is `customers.write_back`'s.
 """
 
 from __future__ import annotations
@@ -12,37 +9,43 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from leora_pipeline.core.crm.tenants import Tenant
 from leora_pipeline.core.customers.gate import evaluate_gate
-from leora_pipeline.core.customers.write_back import BATCH, Applied, apply_customers, lock_customers
+from leora_pipeline.core.customers.write_back import (
+    WRITE_BATCH,
+    Applied,
+    apply_customers,
+    lock_customers,
+)
 from leora_pipeline.core.database.connection import transaction
-from leora_pipeline.core.run.ledger import failing_all, isolated, running_tenants, start_tenants
+from leora_pipeline.core.run.ledger import step
 from leora_pipeline.core.run.run import Run
 
 
 def apply(engine: sa.Engine, run: Run) -> Applied:
-    """Tells the CRM all that waits to be told for the run's tenants.
+    """Writes what is unsynced of the run's tenants to the CRM.
 
     Returns:
         What was written, over all tenants that did not fail.
     """
-    start_tenants(engine, run)
     total = Applied()
-    with failing_all(engine, run):
-        for tenant in running_tenants(engine, run):
-            with isolated(engine, run, tenant):
-                after: UUID | None = None
-                while True:
-                    with transaction(engine) as connection:
-                        customer_ids = lock_customers(connection, tenant.tenant_id, after=after)
-                        total += apply_customers(
-                            connection, run, tenant.tenant_id, customer_ids, path=run.path
-                        )
-                    run.on_progress("apply", total.written)
-                    if len(customer_ids) < BATCH:
-                        break
-                    after = customer_ids[-1]
-                if tenant.tenant_id in run.allow_mass_change:
-                    # Another path may have held the tenant while this run was at it.
-                    with transaction(engine) as connection:
-                        evaluate_gate(connection, run, tenant.tenant_id, may_release=True)
+
+    def apply_tenant(tenant: Tenant) -> None:
+        nonlocal total
+        after: UUID | None = None
+        while True:
+            with transaction(engine) as connection:
+                customer_ids = lock_customers(connection, tenant.tenant_id, after=after)
+                total += apply_customers(connection, run.writer, tenant.tenant_id, customer_ids)
+            run.on_progress("apply", total.written)
+            if len(customer_ids) < WRITE_BATCH:
+                break
+            after = customer_ids[-1]
+        if tenant.tenant_id in run.writer.allow_mass_change:
+            # Another path may have held the tenant during this run.
+            with transaction(engine) as connection:
+                evaluate_gate(connection, run.writer, tenant.tenant_id, may_release=True)
+
+    with step(engine, run) as tenants:
+        tenants.for_each_tenant(apply_tenant)
     return total

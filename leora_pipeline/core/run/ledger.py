@@ -7,7 +7,7 @@ steps after it, while the others go on. What does not belong here: what the step
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
@@ -24,14 +24,51 @@ SQL = statements(__name__)
 logger = logging.getLogger(__name__)
 
 
-def start_tenants(engine: sa.Engine, run: Run, tenant_ids: Sequence[UUID] | None = None) -> None:
-    """Records tenants as running; a step after the first finds that done already.
+class Step:
+    """One step of a run; see `step`.
+
+    Attributes:
+        tenants: The tenants that the run has started and no step has failed for.
+    """
+
+    def __init__(self, engine: sa.Engine, run: Run) -> None:
+        """Reads which of the run's tenants are still running."""
+        self._engine = engine
+        self._run = run
+        with transaction(engine) as connection:
+            recorded = _recorded(connection, run)
+        self.tenants = [
+            tenant
+            for tenant in run.tenants
+            if tenant.tenant_id in recorded and recorded[tenant.tenant_id].status == "running"
+        ]
+
+    @contextmanager
+    def isolated(self, tenant: Tenant) -> Iterator[None]:
+        """Keeps a tenant's failure from the others: it is recorded, logged, and goes no further."""
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, LeoraError) as error:
+            logger.error("Tenant %s failed: %s", tenant.slug, one_line(error), exc_info=error)
+            _fail(self._engine, self._run, [tenant.tenant_id], one_line(error))
+
+    def for_each_tenant(self, work: Callable[[Tenant], None]) -> None:
+        """Does work for one tenant after the other, each isolated."""
+        for tenant in self.tenants:
+            with self.isolated(tenant):
+                work(tenant)
+
+
+@contextmanager
+def step(engine: sa.Engine, run: Run, tenant_ids: Sequence[UUID] | None = None) -> Iterator[Step]:
+    """Opens a step: its tenants are recorded as running, and as failed where it breaks off.
 
     Args:
         engine: The CRM's database.
         run: The run.
-        tenant_ids: The tenants; by default all of the run's, and of an incremental run none, since
-            its first step has named those for whom there is something to do.
+        tenant_ids: The tenants that the step starts. By default all of the run's, which a step
+            after the first finds done already; of an incremental run none, since its first step has
+            named the tenants for which there is something to do.
     """
     if tenant_ids is None:
         tenant_ids = [] if run.mode == "incremental" else run.tenant_ids
@@ -42,21 +79,17 @@ def start_tenants(engine: sa.Engine, run: Run, tenant_ids: Sequence[UUID] | None
                 "tenant_ids": list(tenant_ids),
                 "run_id": run.run_id,
                 "mode": run.mode,
-                "allowed": list(run.allow_mass_change),
+                "allowed": list(run.writer.allow_mass_change),
             },
         )
-
-
-def running_tenants(engine: sa.Engine, run: Run) -> list[Tenant]:
-    """Returns the tenants that the run has started and no step has failed for."""
-    with transaction(engine) as connection:
-        running = set(
-            connection.execute(
-                SQL.running,
-                {"tenant_ids": run.tenant_ids, "run_id": run.run_id},
-            ).scalars()
-        )
-    return [tenant for tenant in run.tenants if tenant.tenant_id in running]
+    try:
+        yield Step(engine, run)
+    except Exception as error:
+        _fail(engine, run, run.tenant_ids, one_line(error))
+        raise
+    except BaseException:  # Ctrl-C, or Dagster's way of ending a run.
+        _fail(engine, run, run.tenant_ids, "the run was interrupted")
+        raise
 
 
 def finish_tenants(engine: sa.Engine, run: Run, results: Sequence[object] = ()) -> None:
@@ -71,57 +104,25 @@ def finish_tenants(engine: sa.Engine, run: Run, results: Sequence[object] = ()) 
         TenantsFailedError: Some tenants failed, in this step or in one before it.
     """
     with transaction(engine) as connection:
-        connection.execute(
-            SQL.finish_tenants,
-            {"tenant_ids": run.tenant_ids, "run_id": run.run_id},
-        )
-        failures = _failures(connection, run)
+        connection.execute(SQL.finish_tenants, {"tenant_ids": run.tenant_ids, "run_id": run.run_id})
+        recorded = _recorded(connection, run)
+    failures = {
+        tenant.slug: recorded[tenant.tenant_id].error
+        for tenant in run.tenants
+        if tenant.tenant_id in recorded and recorded[tenant.tenant_id].status == "failed"
+    }
     if failures:
         raise TenantsFailedError(failures, results)
-
-
-@contextmanager
-def isolated(engine: sa.Engine, run: Run, tenant: Tenant) -> Iterator[None]:
-    """Keeps one tenant's failure from the others: it is recorded, logged, and goes no further."""
-    try:
-        yield
-    except (sa.exc.SQLAlchemyError, LeoraError) as error:
-        logger.error("Tenant %s failed: %s", tenant.slug, one_line(error), exc_info=error)
-        _fail(engine, run, [tenant.tenant_id], one_line(error))
-
-
-@contextmanager
-def failing_all(engine: sa.Engine, run: Run) -> Iterator[None]:
-    """Records the run's tenants as failed where a step breaks off as a whole, or is interrupted."""
-    try:
-        yield
-    except Exception as error:
-        _fail(engine, run, run.tenant_ids, one_line(error))
-        raise
-    except BaseException:  # Ctrl-C, or Dagster's way of ending a run.
-        _fail(engine, run, run.tenant_ids, "the run was interrupted")
-        raise
 
 
 def _fail(engine: sa.Engine, run: Run, tenant_ids: list[UUID], error: str) -> None:
     with transaction(engine) as connection:
         connection.execute(
-            SQL.fail_tenants,
-            {"tenant_ids": tenant_ids, "run_id": run.run_id, "error": error},
+            SQL.fail_tenants, {"tenant_ids": tenant_ids, "run_id": run.run_id, "error": error}
         )
 
 
-def _failures(connection: sa.Connection, run: Run) -> dict[str, str]:
-    """Returns the errors of the run's failed tenants, by slug."""
-    errors = {
-        row.tenant_id: row.error
-        for row in connection.execute(
-            SQL.failures,
-            {"tenant_ids": run.tenant_ids, "run_id": run.run_id},
-        )
-    }
-    return {
-        tenant.slug: errors[tenant.tenant_id]
-        for tenant in run.tenants
-        if tenant.tenant_id in errors
-    }
+def _recorded(connection: sa.Connection, run: Run) -> dict[UUID, sa.Row[tuple[UUID, str, str]]]:
+    """Returns the status and the error of each tenant that the run has started."""
+    rows = connection.execute(SQL.tenants, {"tenant_ids": run.tenant_ids, "run_id": run.run_id})
+    return {row.tenant_id: row for row in rows}

@@ -18,14 +18,8 @@ UPDATE leora_pipeline.tenant_run
 SET status = 'succeeded', finished_at = clock_timestamp()
 WHERE run_id = :run_id AND tenant_id = ANY (CAST(:tenant_ids AS uuid[])) AND status = 'running'
 
--- name: failures
--- The tenants of a run that failed, and why.
-SELECT tenant_id, error
+-- name: tenants
+-- The tenants that a run has started: how each stands, and what went wrong.
+SELECT tenant_id, status, error
 FROM leora_pipeline.tenant_run
-WHERE run_id = :run_id AND tenant_id = ANY (CAST(:tenant_ids AS uuid[])) AND status = 'failed'
-
--- name: running
--- The tenants of a run that are still running.
-SELECT tenant_id
-FROM leora_pipeline.tenant_run
-WHERE run_id = :run_id AND tenant_id = ANY (CAST(:tenant_ids AS uuid[])) AND status = 'running'
+WHERE run_id = :run_id AND tenant_id = ANY (CAST(:tenant_ids AS uuid[]))

@@ -10,10 +10,12 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from leora_pipeline.core.crm.tenants import Tenant
 from leora_pipeline.core.customers.gate import evaluate_gate
-from leora_pipeline.core.database.connection import now, transaction
+from leora_pipeline.core.customers.writer import Writer
+from leora_pipeline.core.database.connection import lock, now, transaction
 from leora_pipeline.core.database.statements import statements
-from leora_pipeline.core.run.ledger import failing_all, isolated, running_tenants, start_tenants
+from leora_pipeline.core.run.ledger import step
 from leora_pipeline.core.run.run import Run
 
 SQL = statements(__name__)
@@ -25,17 +27,19 @@ def plan(engine: sa.Engine, run: Run) -> int:
     Returns:
         How many customers are to be changed.
     """
-    start_tenants(engine, run)
     count = 0
-    with failing_all(engine, run):
-        for tenant in running_tenants(engine, run):
-            with isolated(engine, run, tenant):
-                with transaction(engine) as connection:
-                    # On its own, since whoever applies waits for the gate with customers locked.
-                    evaluate_gate(connection, run, tenant.tenant_id, may_release=run.mode == "full")
-                with transaction(engine) as connection:
-                    count += _replace_plan(connection, run, tenant.tenant_id, "plan_from_state")
-                run.on_progress("plan", count)
+
+    def plan_tenant(tenant: Tenant) -> None:
+        nonlocal count
+        with transaction(engine) as connection:
+            # In a transaction of its own: what applies waits for the gate with customers locked.
+            evaluate_gate(connection, run.writer, tenant.tenant_id, may_release=run.mode == "full")
+        with transaction(engine) as connection:
+            count += _replace_plan(connection, run.writer, tenant.tenant_id, "plan_from_state")
+        run.on_progress("plan", count)
+
+    with step(engine, run) as tenants:
+        tenants.for_each_tenant(plan_tenant)
     return count
 
 
@@ -48,18 +52,18 @@ def plan_preview(engine: sa.Engine, run: Run) -> int:
     count = 0
     for tenant in run.tenants:
         with transaction(engine) as connection:
-            count += _replace_plan(connection, run, tenant.tenant_id, "plan_from_orders")
+            count += _replace_plan(connection, run.writer, tenant.tenant_id, "plan_from_orders")
     return count
 
 
-def _replace_plan(connection: sa.Connection, run: Run, tenant_id: UUID, source: str) -> int:
+def _replace_plan(connection: sa.Connection, writer: Writer, tenant_id: UUID, source: str) -> int:
     """Puts a tenant's new plan in the place of its latest."""
     parameters = {
         "tenant_id": tenant_id,
-        "run_id": run.run_id,
-        "as_of": run.as_of or now(connection),
-        "write_dates": run.write_dates,
+        "run_id": writer.run_id,
+        "as_of": writer.as_of or now(connection),
+        "write_dates": writer.write_dates,
     }
-    connection.execute(SQL.lock_plan, parameters)
+    lock(connection, "plan", tenant_id)
     connection.execute(SQL.delete_plan, parameters)
     return connection.execute(SQL[source], parameters).rowcount

@@ -1,9 +1,3 @@
--- name: lock_plan
--- Lets one transaction at a time replace a tenant's plan, until it ends.
-SELECT pg_advisory_xact_lock(
-  hashtextextended('leora_pipeline.plan.' || CAST(:tenant_id AS uuid)::text, 0)
-)
-
 -- name: delete_plan
 -- Deletes a tenant's latest plan.
 DELETE FROM leora_pipeline.account_type_change WHERE tenant_id = :tenant_id

@@ -7,15 +7,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from leora_pipeline.core.crm.tenants import Tenant
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.database.statements import statements
-from leora_pipeline.core.run.ledger import (
-    failing_all,
-    finish_tenants,
-    isolated,
-    running_tenants,
-    start_tenants,
-)
+from leora_pipeline.core.run.ledger import finish_tenants, step
 from leora_pipeline.core.run.run import Run
 
 SQL = statements(__name__)
@@ -58,33 +53,33 @@ def publish(engine: sa.Engine, run: Run) -> list[AccountTypeUpdateResult]:
         TenantsFailedError: Some tenants failed, here or in an earlier step. The others are done
             and published, and the error carries their results.
     """
-    start_tenants(engine, run)
     published = []
-    with failing_all(engine, run):
+    with step(engine, run) as tenants:
         with transaction(engine) as connection:
-            as_of = run.as_of or now(connection)
-        running = running_tenants(engine, run)
+            as_of = run.writer.as_of or now(connection)
         results = {
             result.tenant_id: result
-            for result in read_results(engine, replace(run, tenants=tuple(running)))
+            for result in read_results(engine, replace(run, tenants=tuple(tenants.tenants)))
         }
-        for tenant in running:
-            with isolated(engine, run, tenant):
-                result = results[tenant.tenant_id]
-                with transaction(engine) as connection:
-                    connection.execute(
-                        SQL.publish_distribution,
-                        {
-                            "tenant_id": tenant.tenant_id,
-                            "day": tenant.day_of(as_of),
-                            "as_of": as_of,
-                            "active": result.active,
-                            "target": result.target,
-                            "prospect": result.prospect,
-                            "pinned": result.pinned,
-                        },
-                    )
-                published.append(result)
+
+        def publish_tenant(tenant: Tenant) -> None:
+            result = results[tenant.tenant_id]
+            with transaction(engine) as connection:
+                connection.execute(
+                    SQL.publish_distribution,
+                    {
+                        "tenant_id": tenant.tenant_id,
+                        "day": tenant.day_of(as_of),
+                        "as_of": as_of,
+                        "active": result.active,
+                        "target": result.target,
+                        "prospect": result.prospect,
+                        "pinned": result.pinned,
+                    },
+                )
+            published.append(result)
+
+        tenants.for_each_tenant(publish_tenant)
     finish_tenants(engine, run, published)
     return published
 

@@ -1,16 +1,15 @@
-"""Refresh: brings ``customer_state`` to what the orders say. Nothing else writes that derivation.
+"""The refresh of a run: finds the customers whose state is outdated, and has them derived anew.
 
-A snapshot decides whom to look at (`customers_to_refresh`); what is written is derived afterwards,
-in a statement of its own, once the customers' state rows are locked (`refresh_customers`). So
-whatever commits in between is seen, and of two refreshes of a customer the later one sees the
-earlier. What is pending for a customer is deleted with the same certainty. Nobody is waited for:
-a customer whose state somebody holds stays pending, or becomes so, for the next round.
+A snapshot decides which customers are looked at (`customers_to_refresh`). What is written is
+derived afterwards, under lock, by `customers.refresh`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from tempfile import SpooledTemporaryFile
 from uuid import UUID
 
@@ -25,13 +24,13 @@ from leora_pipeline.core.database.connection import (
     tune_for_whole_tables,
 )
 from leora_pipeline.core.database.statements import statements
-from leora_pipeline.core.run.ledger import failing_all, isolated, running_tenants, start_tenants
+from leora_pipeline.core.run.ledger import step
 from leora_pipeline.core.run.run import Run
 
 SQL = statements(__name__)
 
 
-BATCH = 20_000
+REFRESH_BATCH = 20_000
 """Customers a transaction. Only states are locked here, never rows of the CRM, so that large sets,
 which read their orders at a fraction of the cost, harm nobody."""
 
@@ -47,36 +46,26 @@ def refresh(engine: sa.Engine, run: Run) -> int:
     Returns:
         How many customers were looked at more closely.
     """
-    if run.mode == "incremental":
-        start_tenants(engine, run, actionable_tenants(engine, run))
-    else:
-        start_tenants(engine, run)
+    is_incremental = run.mode == "incremental"
     count = 0
-    with failing_all(engine, run):
-        if run.mode != "incremental":
+    with step(engine, run, actionable_tenants(engine, run) if is_incremental else None) as tenants:
+        if not is_incremental:
             delete_states_of_deleted_customers(engine, run)
-        sound = {tenant.tenant_id: tenant for tenant in running_tenants(engine, run)}
-        for tenant_id, customer_ids in customers_to_refresh(engine, run):
-            tenant = sound.pop(tenant_id, None)
-            if tenant is None:
+        running = {tenant.tenant_id: tenant for tenant in tenants.tenants}
+        for tenant_id, batches in groupby(customers_to_refresh(engine, run), key=itemgetter(0)):
+            if tenant_id not in running:
                 continue
-            with isolated(engine, run, tenant):
-                with transaction(engine) as connection:
-                    if len(customer_ids) >= MANY:
-                        tune_for_whole_tables(connection)
-                    locked = refresh_customers(
-                        connection,
-                        tenant_id,
-                        customer_ids,
-                        as_of=run.as_of,
-                        write_dates=run.write_dates,
-                    )
-                    if run.mode != "incremental":  # Which finds them again by itself.
-                        skipped = set(customer_ids).difference(locked)
-                        enqueue_customers(connection, tenant_id, sorted(skipped))
-                sound[tenant_id] = tenant  # Comes back only if this batch went through.
-                count += len(customer_ids)
-                run.on_progress("refresh", count)
+            with tenants.isolated(running[tenant_id]):
+                for _, customer_ids in batches:
+                    with transaction(engine) as connection:
+                        if len(customer_ids) >= MANY:
+                            tune_for_whole_tables(connection)
+                        locked = refresh_customers(connection, run.writer, tenant_id, customer_ids)
+                        if not is_incremental:  # Which finds them again by itself.
+                            skipped = set(customer_ids).difference(locked)
+                            enqueue_customers(connection, tenant_id, sorted(skipped))
+                    count += len(customer_ids)
+                    run.on_progress("refresh", count)
         if count >= MANY:
             with transaction(engine) as connection:
                 connection.execute(SQL.analyze_states)
@@ -85,7 +74,7 @@ def refresh(engine: sa.Engine, run: Run) -> int:
 
 def actionable_tenants(engine: sa.Engine, run: Run) -> list[UUID]:
     """Returns the run's tenants for which an incremental run has something to do."""
-    return find_actionable_tenants(engine, run.as_of, run.tenant_ids, or_pending=True)
+    return find_actionable_tenants(engine, run.writer.as_of, run.tenant_ids, or_pending=True)
 
 
 def customers_to_refresh(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, list[UUID]]]:
@@ -98,19 +87,23 @@ def customers_to_refresh(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, li
     ids wait in a file where they are many.
 
     Yields:
-        A tenant's id and up to `BATCH` ids of its customers, ascending, tenant by tenant.
+        A tenant's id and up to `REFRESH_BATCH` ids of its customers, ascending, tenant by tenant.
     """
     query = "changed_customers" if run.mode == "incremental" else "outdated_customers"
     with SpooledTemporaryFile(max_size=2**20) as waiting:
         counts: Counter[UUID] = Counter()
         with transaction(engine) as connection:
-            as_of = run.as_of or now(connection)
+            as_of = run.writer.as_of or now(connection)
             tune_for_whole_tables(connection)
             for tenant_id, customer_id in stream_rows(
                 connection,
                 SQL.for_driver(query),
-                {"tenant_ids": run.tenant_ids, "as_of": as_of, "write_dates": run.write_dates},
-                size=BATCH,
+                {
+                    "tenant_ids": run.tenant_ids,
+                    "as_of": as_of,
+                    "write_dates": run.writer.write_dates,
+                },
+                size=REFRESH_BATCH,
             ):
                 assert isinstance(tenant_id, UUID)
                 assert isinstance(customer_id, UUID)
@@ -118,8 +111,8 @@ def customers_to_refresh(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, li
                 counts[tenant_id] += 1
         waiting.seek(0)
         for tenant_id, count in counts.items():
-            for start in range(0, count, BATCH):
-                size = min(BATCH, count - start)
+            for start in range(0, count, REFRESH_BATCH):
+                size = min(REFRESH_BATCH, count - start)
                 yield tenant_id, [UUID(bytes=waiting.read(16)) for _ in range(size)]
 
 

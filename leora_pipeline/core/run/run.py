@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 import sqlalchemy as sa
 
 from leora_pipeline.core.crm.tenants import Tenant, find_tenants
+from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.errors import WrongUsageError
 
@@ -41,28 +42,21 @@ class Run:
     """What one run covers.
 
     Attributes:
-        run_id: Names the run in all tables; Dagster's own run id where Dagster runs it.
+        writer: In whose name it writes, and by what.
         tenants: The tenants in scope.
         mode: See `Mode`.
-        as_of: A literal instant to judge by (aware), or None for the database's clock, read each
-            time after the locks are held.
-        allow_mass_change: Ids of the tenants whose hold this run releases and passes.
-        write_dates: Whether ``"lastOrderDate"`` is written too.
-        on_progress: Told how the steps advance.
+        on_progress: Called as the steps advance.
     """
 
-    run_id: str
+    writer: Writer
     tenants: tuple[Tenant, ...]
     mode: Mode = "full"
-    as_of: datetime | None = None
-    allow_mass_change: frozenset[UUID] = frozenset()
-    write_dates: bool = True
     on_progress: Progress = field(default=no_progress, compare=False)
 
     @property
-    def path(self) -> str:
-        """The cause to log of a transition that nothing explains better than who found it."""
-        return "incremental" if self.mode == "incremental" else "nightly"
+    def run_id(self) -> str:
+        """The run's name in all tables; Dagster's own run id where Dagster runs it."""
+        return self.writer.run_id
 
     @property
     def tenant_ids(self) -> list[UUID]:
@@ -70,7 +64,7 @@ class Run:
         return [tenant.tenant_id for tenant in self.tenants]
 
 
-def plan_run(
+def resolve_run(
     engine: sa.Engine,
     *,
     tenant_slugs: Sequence[str] = (),
@@ -93,7 +87,7 @@ def plan_run(
         mode: See `Mode`.
         allow_future: Whether `as_of` may lie in the future, as it may for a preview.
         write_dates: Whether ``"lastOrderDate"`` is written too.
-        on_progress: Told how the steps advance.
+        on_progress: Called as the steps advance.
 
     Raises:
         WrongUsageError: A slug is unknown, or `as_of` lies in the future or has no time zone.
@@ -109,11 +103,14 @@ def plan_run(
                 "an update takes an instant of the past, or none for now"
             )
     return Run(
-        run_id=run_id or str(uuid4()),
+        writer=Writer(
+            run_id=run_id or str(uuid4()),
+            fallback_cause="incremental" if mode == "incremental" else "nightly",
+            as_of=as_of,
+            write_dates=write_dates,
+            allow_mass_change=frozenset(tenant.tenant_id for tenant in allowed),
+        ),
         tenants=tenants,
         mode=mode,
-        as_of=as_of,
-        allow_mass_change=frozenset(tenant.tenant_id for tenant in allowed),
-        write_dates=write_dates,
         on_progress=on_progress,
     )

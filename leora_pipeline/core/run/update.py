@@ -16,7 +16,7 @@ from leora_pipeline.core.run.apply import apply
 from leora_pipeline.core.run.plan import plan
 from leora_pipeline.core.run.publish import AccountTypeUpdateResult, publish
 from leora_pipeline.core.run.refresh import refresh
-from leora_pipeline.core.run.run import Run, plan_run
+from leora_pipeline.core.run.run import Run, resolve_run
 from leora_pipeline.core.settings import Settings
 
 
@@ -58,7 +58,7 @@ def update_account_types(
     settings = Settings.from_environment()
     engine = engine or configured_engine()
     require_fit_database(engine)
-    run = plan_run(
+    run = resolve_run(
         engine,
         tenant_slugs=[tenant_slugs] if isinstance(tenant_slugs, str) else tenant_slugs,
         as_of=as_of,

@@ -46,21 +46,21 @@ BEGIN
   SELECT a.customer_id, CASE
     WHEN a.customer_id = ANY (v_written) THEN 'updated'
     WHEN a.customer_id = ANY (v_seen) THEN 'unchanged'
-    WHEN EXISTS (SELECT FROM "Customer" AS c WHERE c.id = a.customer_id) THEN 'left'
+    WHEN EXISTS (SELECT FROM "Customer" AS c WHERE c.id = a.customer_id) THEN 'deferred'
     ELSE 'unknown'
   END, NULL::text
   FROM (SELECT DISTINCT u.customer_id FROM unnest(p_customer_ids) AS u (customer_id)) AS a;
 EXCEPTION WHEN OTHERS THEN
   RAISE WARNING USING
-    MESSAGE = 'leora_pipeline: the account types are left to the next run: ' || SQLERRM;
+    MESSAGE = 'leora_pipeline: the account types are deferred to the next run: ' || SQLERRM;
   RETURN QUERY
-  SELECT DISTINCT u.customer_id, 'left', split_part(SQLERRM, E'\n', 1)
+  SELECT DISTINCT u.customer_id, 'deferred', split_part(SQLERRM, E'\n', 1)
   FROM unnest(p_customer_ids) AS u (customer_id);
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.after_order_create IS
   'Brings customers up to date in the transaction of whoever calls it, waiting for nobody and '
-  'failing nothing: updated, unchanged, left (to the next run, seconds later), or unknown';
+  'failing nothing: updated, unchanged, deferred (to the next run, seconds later), or unknown';
 
 -- It runs as the pipeline's role, so nobody may put other tables in the place of the CRM's; those
 -- stand in whatever schema this migration finds them in.
