@@ -15,23 +15,25 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import click
-import sqlalchemy as sa
 
 from leora_pipeline.core.errors import LeoraError, WrongUsageError, one_line
 
-COMMANDS = (
-    "demo",
-    "dev",
-    "migrate",
-    "update",
-    "preview",
-    "check",
-    "listen",
-    "status",
-    "history",
-    "policy",
-    "alerts",
-)
+COMMANDS = {
+    "demo": "Compute the account types of a sample CRM of several tenants, in an embedded "
+    "database.",
+    "dev": "Open the Dagster UI, with the schedules and the listener running, until Ctrl-C.",
+    "migrate": "Install the schema leora_pipeline in the CRM's database, or bring it up to date.",
+    "update": "Bring the account types of all customers up to date.",
+    "preview": "Show what an update would change, and why.",
+    "check": "Run all data-quality checks; exit 1 where one of severity error fails.",
+    "listen": "Bring customers up to date within milliseconds of a change, until Ctrl-C or "
+    "SIGTERM.",
+    "status": "Show how the pipeline stands; exit 1 where anything is wrong, or older than 2 days.",
+    "history": "Show every change of one customer's type, and why it has the one of today.",
+    "policy": "Show or change a tenant's thresholds, limits, and which orders count.",
+    "alerts": "Tell people what is wrong, and when it recovers.",
+}
+"""The commands, each with the first line of its help: showing them all imports none."""
 
 
 class _Commands(click.Group):
@@ -46,6 +48,10 @@ class _Commands(click.Group):
         command = importlib.import_module(f"leora_pipeline.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -79,8 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error), 2)
     except LeoraError as error:
         _fail(str(error), 1)
-    except sa.exc.SQLAlchemyError as error:
-        _fail(f"the database refused: {one_line(error)}", 1)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; what was committed stays, and the next run does the rest", 1)
     except BrokenPipeError:
@@ -90,10 +94,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _discard_output()
         _fail(f"{one_line(error)}; check the file or the device, and run it again", 1)
     except Exception as error:
+        if _is_of_the_database(error):
+            _fail(f"the database refused: {one_line(error)}", 1)
         if os.environ.get("LEORA_DEBUG"):
             raise
         _fail(f"unexpected {type(error).__name__}: {one_line(error)}; LEORA_DEBUG=1 shows where", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    """Returns whether it is SQLAlchemy's; where nothing has imported that, it cannot be."""
+    errors = sys.modules.get("sqlalchemy.exc")
+    return errors is not None and isinstance(error, errors.SQLAlchemyError)
 
 
 def _interrupt(signum: int, frame: object) -> None:

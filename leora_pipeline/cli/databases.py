@@ -19,7 +19,6 @@ from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.errors import LeoraError
 from leora_pipeline.core.settings import PROJECT_ROOT, Settings
-from leora_pipeline.migrations import install_schema
 
 EMBEDDED_FOLDER = PROJECT_ROOT / ".leora"
 
@@ -99,6 +98,7 @@ def _dagster_home() -> Path:
 
 def _ensure_sample(engine: sa.Engine) -> None:
     """Gives an embedded database without the CRM's tables the sample CRM, and the schema."""
+    from leora_pipeline.migrations import install_schema
     from leora_pipeline.sample import DEMO_TENANTS, create_tables, load, tables_exist
 
     with transaction(engine) as connection:

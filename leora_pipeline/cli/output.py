@@ -1,4 +1,7 @@
-"""How results look: tables and progress on a terminal, plain lines in a pipe, and JSON."""
+"""How results look: tables and progress on a terminal, plain lines in a pipe, and JSON.
+
+What draws on a terminal is imported where one is drawn on: most output goes into a pipe.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,19 @@ import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from leora_pipeline.core.customers.gate import describe_order_loss, describe_release
-from leora_pipeline.core.quality.verdicts import Verdict
-from leora_pipeline.core.reporting.status import Incident
-from leora_pipeline.core.run.publish import AccountTypeUpdateResult
-from leora_pipeline.core.run.run import Progress as OnProgress
-from leora_pipeline.core.run.run import no_progress
+
+if TYPE_CHECKING:
+    from leora_pipeline.core.quality.verdicts import Verdict
+    from leora_pipeline.core.reporting.status import Incident
+    from leora_pipeline.core.run.publish import AccountTypeUpdateResult
+    from leora_pipeline.core.run.run import Progress as OnProgress
 
 MARKS = {"passed": "✅", "failed": "❌", "warned": "⚠️ ", "not judged": "➖"}
 
@@ -39,6 +40,10 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     """Prints rows: a table on a terminal, tab-separated lines in a pipe."""
     cells = [["" if cell is None else _plain(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(title=title, title_justify="left", title_style="bold")
         for column in columns:
             table.add_column(column, overflow="fold")
@@ -79,8 +84,13 @@ class _OneLine(logging.Formatter):
 def progress() -> Iterator[OnProgress]:
     """Shows how a run advances, on standard error, where that is a terminal."""
     if not sys.stderr.isatty():
+        from leora_pipeline.core.run.run import no_progress
+
         yield no_progress
         return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("starting", total=None)
@@ -94,7 +104,12 @@ def progress() -> Iterator[OnProgress]:
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """Shows, on standard error where that is a terminal, that something is being done."""
-    with Console(stderr=True).status(what) if sys.stderr.isatty() else nullcontext():
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
         yield
 
 
