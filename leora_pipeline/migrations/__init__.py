@@ -22,6 +22,7 @@ import sqlalchemy as sa
 
 from leora_pipeline.core.crm.requirements import (
     SCHEMA_REVISION,
+    InstalledSchema,
     functions_fingerprint,
     installed_schema,
     missing_triggers,
@@ -129,11 +130,12 @@ def _replace_functions(connection: sa.Connection) -> None:
 def remove_schema(engine: sa.Engine) -> None:
     """Removes the schema and its triggers; what was written to the CRM stays.
 
-    It is one transaction, whichever version installed the schema: all of it goes, or nothing.
+    It is one transaction, whichever version until this one installed the schema: all of it goes, or
+    nothing.
 
     Raises:
-        UnfitDatabaseError: Something in the schema is not the pipeline's or not this role's, or
-            something outside depends on it.
+        UnfitDatabaseError: The schema is one of a newer version, something in it is not the
+            pipeline's or not this role's, or something outside depends on it.
         LeoraError: A table of the CRM stayed locked.
     """
     known = [
@@ -144,6 +146,7 @@ def remove_schema(engine: sa.Engine) -> None:
 
     def remove(connection: sa.Connection) -> None:
         connection.execute(SQL.lock_migration)
+        _require_known(installed_schema(connection))
         obstacles = connection.execute(SQL.obstacles, {"relations": known}).scalars()
         if told := "; ".join(obstacles):
             raise UnfitDatabaseError(
@@ -208,6 +211,19 @@ def _with_brief_locks(engine: sa.Engine, work: Callable[[sa.Connection], object]
         "a table of the CRM stayed locked by another session; run this again at a quieter time "
         "(or leave out the triggers: `leora migrate --no-triggers`)"
     )
+
+
+def _require_known(installed: InstalledSchema) -> None:
+    """Refuses a schema of a newer version, of which this one does not know what is the pipeline's."""
+    from alembic.script import ScriptDirectory
+
+    released = installed.functions_fingerprint is not None
+    known = {one.revision for one in ScriptDirectory(str(HERE)).walk_revisions()}
+    if released and installed.revision not in known:
+        raise UnfitDatabaseError(
+            "the schema leora_pipeline was installed by a newer version of the pipeline (its "
+            f"revision {installed.revision}); run `leora migrate --down` of that version"
+        )
 
 
 @contextmanager

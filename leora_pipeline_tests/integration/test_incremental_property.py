@@ -469,7 +469,9 @@ def test_after_any_history_all_is_as_the_oracle_says_once_everything_noted_is_ta
     } == expected(world, as_of)
     assert_the_log_explains_all_types(world)
     assert world.build.pending() == set()
-    assert actionable_tenants(engine, replace(run_, run_id="again")) == []
+    assert (
+        actionable_tenants(engine, replace(run_, writer=replace(run_.writer, run_id="again"))) == []
+    )
     assert world.build.run("SELECT status FROM leora_pipeline.tenant_run WHERE error <> ''") == []
     assert not world.build.run("SELECT FROM leora_pipeline.customer_state WHERE failures > 0")
 
