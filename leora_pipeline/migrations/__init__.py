@@ -214,7 +214,7 @@ def _with_brief_locks(engine: sa.Engine, work: Callable[[sa.Connection], object]
 
 
 def _require_known(installed: InstalledSchema) -> None:
-    """Refuses a schema of a newer version, of which this one does not know what is the pipeline's."""
+    """Refuses a schema of a newer version: this one does not know what of it is the pipeline's."""
     from alembic.script import ScriptDirectory
 
     released = installed.functions_fingerprint is not None

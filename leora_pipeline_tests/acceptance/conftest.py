@@ -17,8 +17,9 @@ from leora_pipeline.cli import main
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.embedded import EmbeddedPostgres
 from leora_pipeline.sample import SampleTenant, load
-from leora_pipeline_tests.acceptance.processes import Outcome
 from leora_pipeline_tests.crm_builder import CrmBuilder, stored
+from leora_pipeline_tests.processes import Outcome
+from leora_pipeline_tests.scenes import refuse_rows
 
 Leora = Callable[..., Outcome]
 
@@ -54,15 +55,8 @@ class Crm(CrmBuilder):
         self.run('DELETE FROM "Order" WHERE "tenantId" = :tenant', tenant=tenant_id)
 
     def break_tenant(self, tenant_id: UUID) -> None:
-        """Makes every write to a tenant's customers fail, as a trigger of somebody else's may."""
-        self.run(
-            "CREATE FUNCTION public.refuse_write() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            "RAISE EXCEPTION 'writes are refused here'; END $$"
-        )
-        self.run(
-            'CREATE TRIGGER refuse_write BEFORE UPDATE ON "Customer" FOR EACH ROW '
-            f"WHEN (NEW.\"tenantId\" = '{tenant_id}') EXECUTE FUNCTION public.refuse_write()"
-        )
+        """Makes every write to a tenant's customers fail, as a trigger of the CRM may."""
+        refuse_rows(self, '"Customer"', '"tenantId"', tenant_id)
 
     def counts(self, slug: str) -> dict[str | None, int]:
         """Returns how many customers of a tenant the CRM has of each type."""

@@ -21,8 +21,8 @@ from leora_pipeline.cli import main
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.sample import SampleTenant
 from leora_pipeline_tests.acceptance.conftest import WELL_CRAFTED, Crm, Leora
-from leora_pipeline_tests.acceptance.processes import BIN, Outcome, environment, run
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
+from leora_pipeline_tests.processes import BIN, Outcome, environment, run
 
 pytestmark = [
     # Great Expectations 1.24 uses what pandas and marshmallow have deprecated.
@@ -300,7 +300,7 @@ def test_one_failing_tenant_exits_1_named_in_one_line_and_the_others_are_done(
 
     assert outcome.code == 1
     assert "broken" in outcome.error
-    assert "writes are refused here" in outcome.error
+    assert "the disk is made of cheese" in outcome.error
     assert "✅ Account types updated for sound: ACTIVE=0, TARGET=0, PROSPECT=1" in outcome.lines
     assert not any("updated for broken" in line for line in outcome.lines)
     assert as_json.code == 1
@@ -677,7 +677,7 @@ def test_status_is_1_while_a_tenant_is_held_or_its_last_run_failed(
     assert leora("update").code == 1
     failed = leora("status")
     assert failed.code == 1
-    assert re.search(r"❌ broken: .*writes are refused here", failed.out)
+    assert re.search(r"❌ broken: .*the disk is made of cheese", failed.out)
 
 
 def test_status_counts_who_still_has_to_be_told(crm_of_user: Crm, leora: Leora) -> None:

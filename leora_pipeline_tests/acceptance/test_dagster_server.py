@@ -23,7 +23,8 @@ from leora_pipeline.core.settings import PROJECT_ROOT
 from leora_pipeline.embedded import EmbeddedPostgres
 from leora_pipeline.sample import SampleTenant
 from leora_pipeline_tests.acceptance.conftest import Crm
-from leora_pipeline_tests.acceptance.processes import (
+from leora_pipeline_tests.crm_builder import ago
+from leora_pipeline_tests.processes import (
     BIN,
     environment,
     free_port,
@@ -33,7 +34,6 @@ from leora_pipeline_tests.acceptance.processes import (
     start,
     wait_until,
 )
-from leora_pipeline_tests.crm_builder import ago
 from leora_pipeline_tests.receivers import Webhook, webhook
 
 HEALTHY = SampleTenant("hillside", "Hillside", "UTC", 68, 8, 24, 2)

@@ -25,7 +25,7 @@ import pytest
 
 from leora_pipeline.core.settings import PROJECT_ROOT
 from leora_pipeline.embedded import CRM_DATABASE, embedded_postgres
-from leora_pipeline_tests.acceptance.processes import (
+from leora_pipeline_tests.processes import (
     Outcome,
     environment,
     free_port,

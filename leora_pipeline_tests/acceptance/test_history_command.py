@@ -9,8 +9,8 @@ import shlex
 import pytest
 
 from leora_pipeline_tests.acceptance.conftest import Crm, Leora
-from leora_pipeline_tests.acceptance.processes import BIN, environment, run
 from leora_pipeline_tests.crm_builder import ago
+from leora_pipeline_tests.processes import BIN, environment, run
 
 
 def test_a_pipe_gets_the_whole_story_in_plain_lines(crm_of_user: Crm, pipeline_url: str) -> None:

@@ -33,7 +33,12 @@ from leora_pipeline.embedded import CRM_DATABASE, DAGSTER_DATABASE, embedded_pos
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables
 from leora_pipeline_tests.acceptance.conftest import Crm, Leora
-from leora_pipeline_tests.acceptance.processes import (
+from leora_pipeline_tests.acceptance.test_dagster_server import REPOSITORY, Server
+from leora_pipeline_tests.acceptance.test_demo import LEORA
+from leora_pipeline_tests.at_rest import wrong_customers
+from leora_pipeline_tests.conftest import SERVER_OPTIONS
+from leora_pipeline_tests.crm_builder import ago, stored
+from leora_pipeline_tests.processes import (
     BIN,
     environment,
     free_port,
@@ -42,11 +47,6 @@ from leora_pipeline_tests.acceptance.processes import (
     start,
     wait_until,
 )
-from leora_pipeline_tests.acceptance.test_dagster_server import REPOSITORY, Server
-from leora_pipeline_tests.acceptance.test_demo import LEORA
-from leora_pipeline_tests.at_rest import wrong_customers
-from leora_pipeline_tests.conftest import SERVER_OPTIONS
-from leora_pipeline_tests.crm_builder import ago, stored
 
 DEADLINE = 30.0
 

@@ -26,14 +26,14 @@ from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables
 from leora_pipeline_tests.acceptance.conftest import Crm, Leora
-from leora_pipeline_tests.acceptance.processes import (
+from leora_pipeline_tests.conftest import SERVER_OPTIONS
+from leora_pipeline_tests.crm_builder import CrmBuilder, ago
+from leora_pipeline_tests.processes import (
     BIN,
     environment,
     start,
     wait_until,
 )
-from leora_pipeline_tests.conftest import SERVER_OPTIONS
-from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 DEADLINE = 30.0
 

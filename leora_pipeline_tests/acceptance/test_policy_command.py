@@ -13,8 +13,8 @@ from uuid import UUID
 import pytest
 
 from leora_pipeline_tests.acceptance.conftest import Crm, Leora
-from leora_pipeline_tests.acceptance.processes import BIN, Outcome, environment, run
 from leora_pipeline_tests.crm_builder import ago
+from leora_pipeline_tests.processes import BIN, Outcome, environment, run
 
 NARROW = ("active-within=90", "target-within=150")
 

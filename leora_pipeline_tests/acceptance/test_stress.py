@@ -29,7 +29,10 @@ from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables
-from leora_pipeline_tests.acceptance.processes import (
+from leora_pipeline_tests.acceptance.writers import BY_HAND, DEFAULT, OPEN
+from leora_pipeline_tests.at_rest import wrong_customers
+from leora_pipeline_tests.crm_builder import CrmBuilder, ago
+from leora_pipeline_tests.processes import (
     BIN,
     Outcome,
     environment,
@@ -38,9 +41,6 @@ from leora_pipeline_tests.acceptance.processes import (
     start,
     wait_until,
 )
-from leora_pipeline_tests.acceptance.writers import BY_HAND, DEFAULT, OPEN
-from leora_pipeline_tests.at_rest import wrong_customers
-from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 SECONDS = 60
 """How long it is written."""

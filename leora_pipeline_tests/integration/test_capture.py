@@ -48,11 +48,6 @@ def noted_by(build: CrmBuilder, sql: str, **parameters: Any) -> Noted:
 
 
 @pytest.fixture
-def tenant(build: CrmBuilder) -> UUID:
-    return build.tenant()
-
-
-@pytest.fixture
 def customer(build: CrmBuilder, tenant: UUID) -> UUID:
     return build.customer(tenant)
 

@@ -23,11 +23,6 @@ INSERT_ORDER = (
 
 
 @pytest.fixture
-def tenant(build: CrmBuilder) -> UUID:
-    return build.tenant()
-
-
-@pytest.fixture
 def customer(build: CrmBuilder, tenant: UUID) -> UUID:
     return build.customer(tenant, orders=(ago(days=3),))
 

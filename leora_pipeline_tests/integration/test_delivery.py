@@ -20,8 +20,8 @@ from leora_pipeline.core.alerting.channels import Message, fingerprint, send
 from leora_pipeline.core.alerting.delivery import Delivery, deliver_messages
 from leora_pipeline.core.alerting.incidents import sync_incidents
 from leora_pipeline.core.reporting.status import read_status
-from leora_pipeline_tests.acceptance.processes import BIN, environment
 from leora_pipeline_tests.crm_builder import CrmBuilder
+from leora_pipeline_tests.processes import BIN, environment
 from leora_pipeline_tests.receivers import Webhook, webhook
 
 

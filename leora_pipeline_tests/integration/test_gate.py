@@ -6,10 +6,7 @@ Customers are made in sets: each has one order, on which its type rests.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from time import monotonic
-from typing import Any
-from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -18,96 +15,25 @@ from leora_pipeline import update_account_types, update_customer_account_type
 from leora_pipeline.core.crm.tenants import find_tenants
 from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
-from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.policies.change import change_policy
 from leora_pipeline.core.run.apply import apply
 from leora_pipeline.core.run.plan import plan
 from leora_pipeline.core.run.refresh import refresh
 from leora_pipeline.core.run.run import resolve_run
-from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
-
-WRITER = Writer("the test", "test")
-"""What writes where a test goes step by step."""
+from leora_pipeline_tests.crm_builder import CrmBuilder, ago
+from leora_pipeline_tests.scenes import (
+    WRITER,
+    add_customers,
+    bring_orders_back,
+    counts,
+    holds,
+    is_held,
+    lose_orders,
+    make_held,
+)
 
 DEADLINE = 20.0
-
-
-def add_customers(
-    build: CrmBuilder, tenant: UUID, count: int, *, ordered: datetime, account_type: str = "ACTIVE"
-) -> list[UUID]:
-    """Adds customers of a type and date that one order each of that date bears out."""
-    return [
-        row.id
-        for row in build.run(
-            'WITH c AS (INSERT INTO "Customer" (id, "tenantId", name, "accountType", '
-            '"lastOrderDate", "updatedAt") SELECT gen_random_uuid(), :tenant, \'Shop \' || n, '
-            'CAST(:type AS "AccountType"), :ordered, :ordered FROM generate_series(1, :count) AS n '
-            'RETURNING id) INSERT INTO "Order" (id, "tenantId", "customerId", status, "orderedAt", '
-            "\"updatedAt\") SELECT gen_random_uuid(), :tenant, id, 'FULFILLED', :ordered, :ordered "
-            'FROM c RETURNING "customerId" AS id',
-            tenant=tenant,
-            count=count,
-            type=account_type,
-            ordered=stored(ordered),
-        )
-    ]
-
-
-def lose_orders(build: CrmBuilder, customers: list[UUID]) -> None:
-    """Hides all orders of some customers, the way a failed import or a bad restore does."""
-    build.run('CREATE TABLE IF NOT EXISTS lost AS SELECT * FROM "Order" WHERE false')
-    build.run(
-        'WITH gone AS (DELETE FROM "Order" WHERE "customerId" = ANY (:ids) RETURNING *) '
-        "INSERT INTO lost SELECT * FROM gone",
-        ids=customers,
-    )
-
-
-def bring_orders_back(build: CrmBuilder, customers: list[UUID]) -> None:
-    build.run(
-        'WITH back AS (DELETE FROM lost WHERE "customerId" = ANY (:ids) RETURNING *) '
-        'INSERT INTO "Order" SELECT * FROM back',
-        ids=customers,
-    )
-
-
-def counts(build: CrmBuilder, tenant: UUID) -> dict[str | None, int]:
-    """Returns how many customers the CRM has of each type."""
-    return {
-        row.type: row.count
-        for row in build.run(
-            'SELECT "accountType"::text AS type, count(*) FROM "Customer" '
-            'WHERE "tenantId" = :tenant GROUP BY 1',
-            tenant=tenant,
-        )
-    }
-
-
-def holds(build: CrmBuilder, tenant: UUID) -> list[Any]:
-    """Returns a tenant's holds, past and in force, oldest first."""
-    return build.run(
-        "SELECT order_loss_customers, classified_customers, released_by "
-        "FROM leora_pipeline.tenant_hold WHERE tenant_id = :tenant ORDER BY held_at",
-        tenant=tenant,
-    )
-
-
-def is_held(build: CrmBuilder, tenant: UUID) -> bool:
-    return any(hold.released_by is None for hold in holds(build, tenant))
-
-
-def make_held(
-    engine: sa.Engine, build: CrmBuilder, slug: str = "cellar"
-) -> tuple[UUID, list[UUID]]:
-    """Returns a held tenant and its 20 customers, all of whose orders are lost."""
-    tenant = build.tenant(slug)
-    customers = add_customers(build, tenant, 20, ordered=ago(days=10))
-    update_account_types([slug], engine=engine)
-    lose_orders(build, customers)
-    update_account_types([slug], engine=engine)
-    assert is_held(build, tenant)
-    return tenant, customers
 
 
 def test_a_tenant_whose_orders_vanish_is_held_and_the_others_are_done(

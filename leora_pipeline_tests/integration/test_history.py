@@ -15,11 +15,6 @@ from leora_pipeline.core.reporting.history import AccountTypeToday, CustomerOrde
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
 
-@pytest.fixture
-def tenant(build: CrmBuilder) -> UUID:
-    return build.tenant()
-
-
 def today_of(engine: sa.Engine, customer: UUID, **options: Any) -> AccountTypeToday:
     """Returns what is said of a customer's type today."""
     today = read_history(engine, customer, **options).today

@@ -40,11 +40,16 @@ from leora_pipeline.migrations import install_schema, remove_schema
 from leora_pipeline.sample import create_tables
 from leora_pipeline_tests.at_rest import wrong_customers
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
-from leora_pipeline_tests.integration.test_gate import add_customers, make_held
-from leora_pipeline_tests.integration.test_interleavings import everything, insert_order
-
-WRITER = Writer("the test", "test")
-"""What writes where a test goes step by step."""
+from leora_pipeline_tests.roles import connected_as, made_role
+from leora_pipeline_tests.scenes import (
+    WRITER,
+    add_customers,
+    everything,
+    incremental,
+    insert_order,
+    make_held,
+    refuse_rows,
+)
 
 DEADLINE = 10
 """Seconds after which the server ends what waits."""
@@ -59,18 +64,6 @@ def _nothing_waits_for_ever(engine: sa.Engine, build: CrmBuilder) -> None:
     database = build.run("SELECT current_database() AS name")[0].name
     build.run(f"ALTER DATABASE {database} SET lock_timeout = '{DEADLINE}s'")
     engine.dispose()
-
-
-@pytest.fixture
-def tenant(build: CrmBuilder) -> UUID:
-    return build.tenant()
-
-
-@pytest.fixture
-def background() -> Iterator[ThreadPoolExecutor]:
-    """Runs what might wait for the test."""
-    with ThreadPoolExecutor(1) as executor:
-        yield executor
 
 
 def hook(
@@ -89,11 +82,6 @@ def call(connection: sa.Connection, *customers: UUID) -> dict[UUID, str]:
     ).all()
     assert len(rows) == len({row.customer_id for row in rows})
     return {row.customer_id: row.outcome for row in rows}
-
-
-def incremental(engine: sa.Engine) -> None:
-    """Runs for what changed."""
-    run_all_steps(engine, resolve_run(engine, mode="incremental"))
 
 
 def listen(engine: sa.Engine, tenant: UUID) -> None:
@@ -555,21 +543,10 @@ def test_a_schema_that_is_not_installed_is_logged(crm: sa.Engine, told: Callable
 
 
 @pytest.fixture
-def role(engine: sa.Engine, build: CrmBuilder) -> Iterator[str]:
+def role(build: CrmBuilder) -> Iterator[str]:
     """A role that may log in, and nothing else."""
-    name = f"leora_{uuid4().hex}"
-    build.run(f"CREATE ROLE {name} LOGIN")
-    yield name
-    build.run(f"DROP OWNED BY {name} CASCADE")
-    build.run(f"DROP ROLE {name}")
-
-
-@contextmanager
-def connected_as(engine: sa.Engine, role: str) -> Iterator[sa.Engine]:
-    """Connects as another role."""
-    other = create_engine(engine.url.set(username=role).render_as_string(hide_password=False))
-    yield other
-    other.dispose()
+    with made_role(build) as name:
+        yield name
 
 
 def grant_crm(build: CrmBuilder, role: str) -> None:
@@ -638,18 +615,6 @@ def test_row_level_security_that_filters_the_functions_owner_changes_nothing(
     assert build.pending() == {customer}
 
 
-def refuse_writes(build: CrmBuilder, customer: UUID) -> None:
-    """Sets a trigger of the CRM's that refuses every write to a customer."""
-    build.run(
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE 'the disk is made of cheese'; END $$"
-    )
-    build.run(
-        'CREATE TRIGGER refuse BEFORE UPDATE ON "Customer" '
-        f"FOR EACH ROW WHEN (NEW.id = '{customer}') EXECUTE FUNCTION refuse()"
-    )
-
-
 @pytest.mark.parametrize("as_of_caller", [False, True])
 def test_a_trigger_of_the_crm_that_raises_is_logged(
     engine: sa.Engine,
@@ -660,7 +625,7 @@ def test_a_trigger_of_the_crm_that_raises_is_logged(
 ) -> None:
     customers = ordered_again(build, tenant, 2)
     before = everything(build)
-    refuse_writes(build, customers[0])
+    refuse_rows(build, '"Customer"', "id", customers[0])
 
     if as_of_caller:
         with transaction(engine) as connection:
@@ -1001,7 +966,7 @@ def test_a_type_that_the_crm_sets_after_the_hook_in_the_same_transaction_is_note
 ) -> None:
     (customer,) = ordered_again(build, tenant)
     if fails:
-        refuse_writes(build, customer)
+        refuse_rows(build, '"Customer"', "id", customer)
 
     with transaction(engine) as crm:
         assert call(crm, customer) == {customer: "deferred" if fails else "updated"}

@@ -6,21 +6,17 @@ full run would: nothing is left for that either.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
 
-from leora_pipeline import AccountTypeUpdateResult, update_account_types
 from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
-from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import now, transaction, tune_for_whole_tables
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.run.refresh import actionable_tenants, customers_to_refresh
@@ -29,38 +25,21 @@ from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline.sample.crm import load
 from leora_pipeline.sample.tenants import scaled_tenants
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
-from leora_pipeline_tests.integration.test_gate import (
+from leora_pipeline_tests.scenes import (
+    LARGE_SCAN,
+    WRITER,
     add_customers,
+    assert_settled,
     bring_orders_back,
     counts,
+    full,
     holds,
+    incremental,
+    insert_order,
     is_held,
     lose_orders,
+    waiting,
 )
-from leora_pipeline_tests.integration.test_interleavings import everything, insert_order
-
-WRITER = Writer("the test", "test")
-"""What writes where a test goes step by step."""
-
-
-def incremental(engine: sa.Engine) -> list[AccountTypeUpdateResult]:
-    """Runs for what changed, as of now."""
-    return run_all_steps(engine, resolve_run(engine, mode="incremental"))
-
-
-def waiting(engine: sa.Engine) -> list[UUID]:
-    """Returns the tenants for whom an incremental run would find something to do now."""
-    return actionable_tenants(engine, resolve_run(engine, mode="incremental"))
-
-
-def assert_settled(engine: sa.Engine, build: CrmBuilder) -> None:
-    """Asserts that nothing is left, neither for an incremental run nor for a full one."""
-    assert build.pending() == set()
-    assert waiting(engine) == []
-    assert incremental(engine) == []
-    settled = everything(build)
-    update_account_types(engine=engine)
-    assert everything(build) == settled
 
 
 def catch_up(engine: sa.Engine, build: CrmBuilder) -> None:
@@ -79,16 +58,6 @@ def states(build: CrmBuilder, customer: UUID) -> list[UUID]:
             id=customer,
         )
     ]
-
-
-def full(engine: sa.Engine, as_of: datetime | None = None) -> None:
-    """Runs for everybody, so that only what a test does afterwards is news."""
-    update_account_types(as_of=as_of, engine=engine)
-
-
-@pytest.fixture
-def tenant(build: CrmBuilder) -> UUID:
-    return build.tenant()
 
 
 # What happens to orders.
@@ -711,8 +680,6 @@ def test_a_pending_row_that_somebody_has_claimed_is_left_to_them(
 
 
 # What it costs.
-
-LARGE_SCAN = re.compile('Seq Scan on ("Order"|"Customer"|customer_state)')
 
 
 @pytest.fixture

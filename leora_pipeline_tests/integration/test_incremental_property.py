@@ -29,8 +29,8 @@ from leora_pipeline.core.run.refresh import actionable_tenants
 from leora_pipeline.core.run.run import Mode, resolve_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
-from leora_pipeline_tests.integration.test_interleavings import everything
 from leora_pipeline_tests.oracle import Memory, Policy, judge
+from leora_pipeline_tests.scenes import everything
 
 TENANTS = (UUID(int=1), UUID(int=2))
 POLICIES = (Policy(), Policy(active_within=30, target_within=60), Policy("month", 4, 8))

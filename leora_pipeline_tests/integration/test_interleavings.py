@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from itertools import islice
 from threading import Barrier, Event
 from time import monotonic
@@ -30,7 +29,6 @@ from leora_pipeline import (
 from leora_pipeline.core.customers import write_back
 from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
-from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import stream_rows, transaction
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.run import apply as apply_step
@@ -43,9 +41,16 @@ from leora_pipeline.core.run.refresh import customers_to_refresh, refresh
 from leora_pipeline.core.run.run import Run, resolve_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago, stored
-
-WRITER = Writer("the test", "test")
-"""What writes where a test goes step by step."""
+from leora_pipeline_tests.scenes import (
+    WAITS_FOR_LOCK,
+    WRITER,
+    everything,
+    insert_order,
+    refuse_rows,
+    settle,
+    wait_for_row,
+    write_unsynced,
+)
 
 DEADLINE = 20.0
 
@@ -56,13 +61,6 @@ def _nothing_waits_for_ever(engine: sa.Engine, build: CrmBuilder) -> None:
     database = build.run("SELECT current_database() AS name")[0].name
     build.run(f"ALTER DATABASE {database} SET statement_timeout = '{DEADLINE:.0f}s'")
     engine.dispose()
-
-
-@pytest.fixture
-def background() -> Iterator[ThreadPoolExecutor]:
-    """Runs what has to happen at the same time."""
-    with ThreadPoolExecutor(4) as executor:
-        yield executor
 
 
 def nothing() -> None:
@@ -90,13 +88,6 @@ def drive(
     return run
 
 
-def tell(engine: sa.Engine, tenant: UUID) -> int:
-    """Applies what waits to be told of a tenant, in one transaction; returns the types changed."""
-    with transaction(engine) as connection:
-        locked = lock_customers(connection, tenant)
-        return apply_customers(connection, resolve_run(engine).writer, tenant, locked).moved
-
-
 def state(build: CrmBuilder, customer: UUID) -> Any:
     return build.run(
         "SELECT * FROM leora_pipeline.customer_state WHERE customer_id = :id", id=customer
@@ -106,38 +97,6 @@ def state(build: CrmBuilder, customer: UUID) -> Any:
 def refreshed(connection: sa.Connection, tenant: UUID, customer: UUID) -> list[UUID]:
     """Refreshes a customer; returns it where nobody else held it."""
     return refresh_customers(connection, WRITER, tenant, [customer])
-
-
-def wait_until(build: CrmBuilder, condition: str, future: Future[Any] | None = None) -> None:
-    """Returns once a query has a row; a future that ends meanwhile did not wait as it should."""
-    give_up = monotonic() + DEADLINE
-    between_looks = Event()
-    while not build.run(condition):
-        assert future is None or not future.done(), f"did not wait: {future.result()}"
-        assert monotonic() < give_up, f"never came true: {condition}"
-        between_looks.wait(0.005)
-
-
-WAITS_FOR_LOCK = (
-    "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
-
-
-def everything(build: CrmBuilder) -> list[Any]:
-    """Returns all rows that a run writes for customers."""
-    return [
-        build.run('SELECT * FROM "Customer" ORDER BY id'),
-        build.run("SELECT * FROM leora_pipeline.customer_state ORDER BY customer_id"),
-        build.run("SELECT * FROM leora_pipeline.account_type_transition ORDER BY transition_id"),
-    ]
-
-
-def settle(engine: sa.Engine, build: CrmBuilder) -> None:
-    """Runs once more, and asserts that one run was enough."""
-    update_account_types(engine=engine)
-    settled = everything(build)
-    update_account_types(engine=engine)
-    assert everything(build) == settled
 
 
 # Between the steps of a run.
@@ -405,18 +364,6 @@ def test_a_run_holds_up_no_order(engine: sa.Engine, build: CrmBuilder) -> None:
     assert build.type_of(customer) == "ACTIVE"
 
 
-def insert_order(
-    connection: sa.Connection, tenant: UUID, customer: UUID, ordered: datetime
-) -> None:
-    connection.execute(
-        sa.text(
-            'INSERT INTO "Order" (id, "tenantId", "customerId", status, "orderedAt", "updatedAt") '
-            "VALUES (gen_random_uuid(), :tenant, :customer, 'FULFILLED', :ordered, now())"
-        ),
-        {"tenant": tenant, "customer": customer, "ordered": stored(ordered)},
-    )
-
-
 def test_a_migration_of_the_crm_in_the_middle_of_a_run_does_not_hang_both(
     engine: sa.Engine,
     build: CrmBuilder,
@@ -523,7 +470,7 @@ def test_two_refreshes_that_meet_a_customer_at_once_make_one_state(
     with transaction(engine) as first:
         refresh_customers(first, WRITER, tenant, [customer])
         second = background.submit(refresh_second)
-        wait_until(build, WAITS_FOR_LOCK, second)
+        wait_for_row(build, WAITS_FOR_LOCK, second)
         build.order(tenant, customer, ago(days=1))
     second.result(DEADLINE)
 
@@ -560,7 +507,7 @@ def test_a_refresh_never_overwrites_a_state_that_it_could_not_lock(
         with transaction(engine) as somebody:
             somebody.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
             first = background.submit(refresh_first)
-            wait_until(build, WAITS_FOR_LOCK, first)
+            wait_for_row(build, WAITS_FOR_LOCK, first)
             build.run('UPDATE "Customer" SET "tenantId" = :here', here=here)
             build.order(here, customer, ago(days=1))
             assert refreshed(second, here, customer) == [customer]
@@ -600,10 +547,10 @@ def test_an_apply_passes_over_a_customer_being_refreshed_and_tells_it_later(
 
     with transaction(engine) as first:
         refresh_customers(first, WRITER, tenant, [customer])
-        assert tell(engine, tenant) == 1
+        assert write_unsynced(engine, tenant) == 1
         assert (build.type_of(customer), build.type_of(other)) == (None, "TARGET")
 
-    assert tell(engine, tenant) == 1
+    assert write_unsynced(engine, tenant) == 1
     assert build.type_of(customer) == "ACTIVE"
     assert [entry[:2] for entry in build.log(customer)] == [(None, "ACTIVE")]
     settle(engine, build)
@@ -620,9 +567,9 @@ def test_two_applies_at_once_share_the_customers_and_log_each_once(
     with transaction(engine) as first:
         locked = lock_customers(first, tenant)
         apply_customers(first, run.writer, tenant, locked)
-        assert tell(engine, tenant) == 0
+        assert write_unsynced(engine, tenant) == 0
 
-    assert tell(engine, tenant) == 0
+    assert write_unsynced(engine, tenant) == 0
     assert len(build.log(customer)) == 1
 
 
@@ -740,19 +687,6 @@ def add_customers(build: CrmBuilder, tenant: UUID, count: int) -> None:
     )
 
 
-def break_table(build: CrmBuilder, table: str, tenant: UUID) -> None:
-    """Makes every write to a table fail for one tenant."""
-    column = "tenant_id" if table.startswith("leora_pipeline") else '"tenantId"'
-    build.run(
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE 'the disk is made of cheese'; END $$"
-    )
-    build.run(
-        f"CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON {table} "
-        f"FOR EACH ROW WHEN (NEW.{column} = '{tenant}') EXECUTE FUNCTION refuse()"
-    )
-
-
 @pytest.mark.parametrize(
     "table",
     [
@@ -769,7 +703,8 @@ def test_a_tenant_that_fails_at_any_step_leaves_the_others_done(
     slugs = ("cellar", "dry-goods", "market")
     tenants = [build.tenant(slug) for slug in slugs]
     customers = [build.customer(tenant, orders=(ago(days=1),)) for tenant in tenants]
-    break_table(build, table, tenants[1])
+    column = "tenant_id" if table.startswith("leora_pipeline") else '"tenantId"'
+    refuse_rows(build, table, column, tenants[1])
 
     with pytest.raises(TenantsFailedError) as failure:
         update_account_types(engine=engine)
@@ -808,7 +743,7 @@ def test_a_batch_that_fails_takes_only_its_own_tenant_with_it(
     tenants = [build.tenant(slug) for slug in ("cellar", "dry-goods")]
     for tenant in tenants:
         add_customers(build, tenant, 35)
-    break_table(build, '"Customer"', tenants[0])
+    refuse_rows(build, '"Customer"', '"tenantId"', tenants[0])
     third_batch = build.run(
         'SELECT id FROM "Customer" WHERE "tenantId" = :tenant ORDER BY id OFFSET 25 LIMIT 1',
         tenant=tenants[0],

@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType, SimpleNamespace
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -39,22 +39,23 @@ from leora_pipeline.core.realtime import batch as batch_module
 from leora_pipeline.core.realtime import listener as listen
 from leora_pipeline.core.realtime.batch import Batch, PendingBatch, take_actionable, take_pending
 from leora_pipeline.core.realtime.listener import Listener
-from leora_pipeline.core.run.refresh import actionable_tenants
-from leora_pipeline.core.run.run import Run, resolve_run
+from leora_pipeline.core.run.run import Run
 from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables
-from leora_pipeline_tests.acceptance.processes import wait_until
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
-from leora_pipeline_tests.integration.test_gate import (
+from leora_pipeline_tests.processes import wait_until
+from leora_pipeline_tests.scenes import (
     add_customers,
     bring_orders_back,
     counts,
+    everything,
     holds,
+    insert_order,
     is_held,
     lose_orders,
+    waiting,
 )
-from leora_pipeline_tests.integration.test_interleavings import everything, insert_order
 
 DEADLINE = 30.0
 
@@ -93,11 +94,6 @@ def listening(engine: sa.Engine, **options: Any) -> Iterator[Listener]:
         thread.join(DEADLINE)
         own.dispose()
         assert not thread.is_alive(), "the listener did not stop"
-
-
-def waiting(engine: sa.Engine) -> list[UUID]:
-    """Returns the tenants for whom the sensor would launch a run now."""
-    return actionable_tenants(engine, resolve_run(engine, mode="incremental"))
 
 
 def at_rest(engine: sa.Engine, build: CrmBuilder) -> bool:
@@ -164,11 +160,6 @@ def _frequent_looks_at_the_actionable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tenant(build: CrmBuilder) -> UUID:
-    return build.tenant()
-
-
-@pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> int:
     """Makes batches so small that a test has several, and returns how small."""
     monkeypatch.setattr(batch_module, "LISTENER_BATCH", 4)
@@ -179,32 +170,6 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> int:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeps the pauses of tenants and of the database short, so that tests need not wait."""
     monkeypatch.setattr(listen, "PAUSES", Backoff(first=0.1, longest=0.4))
-
-
-@pytest.fixture
-def connect_as(engine: sa.Engine, build: CrmBuilder) -> Iterator[Callable[[], sa.Engine]]:
-    """Makes a role with the privileges that a listener needs and no more, and connects as it."""
-    role = f"leora_{uuid4().hex[:12]}"
-    engines: list[sa.Engine] = []
-
-    def connect() -> sa.Engine:
-        build.run(f"CREATE ROLE {role} LOGIN")
-        for grant in (
-            "USAGE ON SCHEMA leora_pipeline",
-            "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA leora_pipeline",
-            'SELECT ON "Tenant", "Customer", "Order"',
-            'UPDATE ("accountType", "lastOrderDate", "updatedAt") ON "Customer"',
-        ):
-            build.run(f"GRANT {grant} TO {role}")
-        url = engine.url.set(username=role).render_as_string(hide_password=False)
-        engines.append(create_engine(url))
-        return engines[-1]
-
-    yield connect
-    if engines:
-        engines[0].dispose()
-        build.run(f"DROP OWNED BY {role}")
-        build.run(f"DROP ROLE {role}")
 
 
 # What users rely on: the type follows.

@@ -18,7 +18,6 @@ from leora_pipeline import WrongUsageError, update_account_types
 from leora_pipeline.core.crm.tenants import Tenant, find_tenants
 from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
-from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.database.statements import statements
@@ -34,29 +33,23 @@ from leora_pipeline.core.run.refresh import refresh
 from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 from leora_pipeline_tests.integration import test_incremental
-from leora_pipeline_tests.integration.test_gate import (
+from leora_pipeline_tests.scenes import (
+    LARGE_SCAN,
+    WAITS_FOR_LOCK,
+    WRITER,
     add_customers,
+    assert_settled,
     bring_orders_back,
     counts,
-    is_held,
-    lose_orders,
-)
-from leora_pipeline_tests.integration.test_incremental import (
-    LARGE_SCAN,
-    assert_settled,
+    everything,
     full,
     incremental,
+    is_held,
+    lose_orders,
+    wait_for_row,
     waiting,
+    write_unsynced,
 )
-from leora_pipeline_tests.integration.test_interleavings import (
-    WAITS_FOR_LOCK,
-    everything,
-    tell,
-    wait_until,
-)
-
-WRITER = Writer("the test", "test")
-"""What writes where a test goes step by step."""
 
 large = test_incremental.large
 
@@ -614,11 +607,14 @@ def test_a_refresh_takes_over_the_shifts_of_the_policy_that_it_derived_by(
         with transaction(engine) as somebody:
             somebody.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
             refreshing = background.submit(refresh_all)
-            wait_until(build, f"{WAITS_FOR_LOCK} AND query LIKE '%refresh_customers%'", refreshing)
+            wait_for_row(
+                build, f"{WAITS_FOR_LOCK} AND query LIKE '%refresh_customers%'", refreshing
+            )
             policies._change(somebody, tenant, values, "ann@desk")
         refreshing.result(20)
 
-    assert tell(engine, tenant) == (30 if place == "clock" else 0), "it saw the policy, or did not"
+    moved = write_unsynced(engine, tenant)
+    assert moved == (30 if place == "clock" else 0), "it saw the policy, or did not"
     catch_up(engine, build)
     assert not is_held(build, tenant)
     assert "ACTIVE" not in counts(build, tenant)
@@ -679,7 +675,7 @@ def test_of_two_changes_at_once_one_comes_after_the_other(
         with transaction(engine) as first:
             policies._change(first, tenant, {"active_within": 250}, "ann@desk")
             second = background.submit(change, engine, active_within=90, target_within=400)
-            wait_until(build, WAITS_FOR_LOCK, second)
+            wait_for_row(build, WAITS_FOR_LOCK, second)
         done = second.result(20)
 
     assert done.before == {"active_within": 250, "target_within": 365}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -19,34 +18,6 @@ POLICY = (
     'CREATE POLICY own ON "{0}" '
     "USING (\"tenantId\"::text = current_setting('app.current_tenant_id', true))"
 )
-
-
-@pytest.fixture
-def connect_as(engine: sa.Engine, build: CrmBuilder) -> Iterator[Callable[..., sa.Engine]]:
-    """Makes a role with every privilege that the pipeline needs, and connects as it."""
-    roles: list[str] = []
-    engines: list[sa.Engine] = []
-
-    def connect(attributes: str = "") -> sa.Engine:
-        role = f"leora_{uuid4().hex[:12]}"
-        build.run(f"CREATE ROLE {role} LOGIN {attributes}")
-        roles.append(role)
-        for grant in (
-            "USAGE ON SCHEMA leora_pipeline",
-            "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA leora_pipeline",
-            'SELECT ON "Tenant", "Customer", "Order"',
-            'UPDATE ("accountType", "lastOrderDate", "updatedAt") ON "Customer"',
-        ):
-            build.run(f"GRANT {grant} TO {role}")
-        engines.append(create_engine(url_of(engine, username=role)))
-        return engines[-1]
-
-    yield connect
-    for created in engines:
-        created.dispose()
-    for role in roles:
-        build.run(f"DROP OWNED BY {role}")
-        build.run(f"DROP ROLE {role}")
 
 
 def url_of(engine: sa.Engine, **parts: str) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
-
 import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import LeoraError, UnfitDatabaseError, migrations
 from leora_pipeline.core.database.connection import transaction
-from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.migrations import remove_schema
 from leora_pipeline_tests.crm_builder import CrmBuilder
 from leora_pipeline_tests.databases import dump
+from leora_pipeline_tests.roles import connected_as, made_role
 
 OBSTACLES = {
     "somebody's table in it": (
@@ -57,19 +55,15 @@ def test_nothing_is_removed_where_something_of_somebody_elses_would_go_too(
 def test_nothing_is_removed_by_a_role_that_does_not_own_it(
     engine: sa.Engine, build: CrmBuilder, pipeline_url: str
 ) -> None:
-    name = f"leora_{uuid4().hex}"
-    build.run(f"CREATE ROLE {name} LOGIN BYPASSRLS")
-    build.run(f"GRANT USAGE ON SCHEMA leora_pipeline TO {name}")
     before = dump(pipeline_url)
-    other = create_engine(engine.url.set(username=name).render_as_string(hide_password=False))
-    try:
-        with pytest.raises(UnfitDatabaseError, match="it belongs to role postgres"):
-            remove_schema(other)
-        assert dump(pipeline_url) == before
-    finally:
-        other.dispose()
-        build.run(f"DROP OWNED BY {name} CASCADE")
-        build.run(f"DROP ROLE {name}")
+    with (
+        made_role(build, "BYPASSRLS", ["USAGE ON SCHEMA leora_pipeline"]) as name,
+        connected_as(engine, name) as other,
+        pytest.raises(UnfitDatabaseError, match="it belongs to role postgres"),
+    ):
+        remove_schema(other)
+
+    assert dump(pipeline_url) == before
 
 
 @pytest.mark.parametrize("table", ['"Order"', '"Customer"', "leora_pipeline.pending_customer"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -15,10 +14,10 @@ from alembic.script import ScriptDirectory
 from leora_pipeline import UnfitDatabaseError, migrations, update_account_types
 from leora_pipeline.core.crm.requirements import require_fit_database
 from leora_pipeline.core.database.connection import transaction
-from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.migrations import SCHEMA, install_schema, is_installed
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 from leora_pipeline_tests.databases import dump
+from leora_pipeline_tests.roles import connected_as, made_role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,20 +29,10 @@ REVISIONS = [
 
 
 @contextmanager
-def role(build: CrmBuilder, *grants: str) -> Iterator[sa.Engine]:
-    """Connects as a new role that has the grants, each written with ``{role}``."""
-    name = f"leora_{uuid4().hex}"
-    build.run(f"CREATE ROLE {name} LOGIN BYPASSRLS")
-    for grant in grants:
-        build.run(grant.format(role=name))
-    url = build.engine.url.set(username=name)
-    engine = create_engine(url.render_as_string(hide_password=False))
-    try:
+def role(build: CrmBuilder, grant: str) -> Iterator[sa.Engine]:
+    """Connects as a new role that has one grant."""
+    with made_role(build, "BYPASSRLS", [grant]) as name, connected_as(build.engine, name) as engine:
         yield engine
-    finally:
-        engine.dispose()
-        build.run(f"DROP OWNED BY {name} CASCADE")
-        build.run(f"DROP ROLE {name}")
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
@@ -96,7 +85,7 @@ def test_grants_on_functions_survive_their_replacement(
         "CREATE OR REPLACE FUNCTION leora_pipeline.functions_fingerprint() RETURNS text "
         "LANGUAGE sql AS $$ SELECT 'another' $$"
     )
-    with role(build, "GRANT EXECUTE ON FUNCTION leora_pipeline.after_order_create TO {role}"):
+    with role(build, "EXECUTE ON FUNCTION leora_pipeline.after_order_create"):
         granted = build.run("SELECT proacl FROM pg_proc WHERE proname = 'after_order_create'")
 
         install_schema(engine)
@@ -112,7 +101,7 @@ def test_where_all_is_there_migrate_only_reads_and_waits_for_nobody(
 ) -> None:
     before = dump(pipeline_url)
     with (
-        role(build, "GRANT USAGE ON SCHEMA leora_pipeline TO {role}") as reader,
+        role(build, "USAGE ON SCHEMA leora_pipeline") as reader,
         transaction(engine) as somebody,
     ):
         build.run(f"GRANT SELECT ON leora_pipeline.alembic_version TO {reader.url.username}")

@@ -1,0 +1,39 @@
+"""Fixtures that tests of several rooms use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+
+from leora_pipeline_tests.crm_builder import CrmBuilder
+from leora_pipeline_tests.roles import PIPELINE_GRANTS, connected_as, made_role
+
+
+@pytest.fixture
+def tenant(build: CrmBuilder) -> UUID:
+    """A tenant of the CRM, ``cellar``."""
+    return build.tenant()
+
+
+@pytest.fixture
+def background() -> Iterator[ThreadPoolExecutor]:
+    """Runs what has to happen at the same time."""
+    with ThreadPoolExecutor(4) as executor:
+        yield executor
+
+
+@pytest.fixture
+def connect_as(engine: sa.Engine, build: CrmBuilder) -> Iterator[Callable[..., sa.Engine]]:
+    """Makes a role with every privilege that the pipeline needs and no more, and connects as it."""
+    with ExitStack() as stack:
+
+        def connect(attributes: str = "") -> sa.Engine:
+            role = stack.enter_context(made_role(build, attributes, PIPELINE_GRANTS))
+            return stack.enter_context(connected_as(engine, role))
+
+        yield connect
