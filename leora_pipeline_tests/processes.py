@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import TypeVar
 
 BIN = Path(sys.executable).parent
+LEORA = (sys.executable, "-c", "from leora_pipeline.cli import main; main()")
+"""The command of whatever package stands first on the path."""
+
 T = TypeVar("T")
 
 

@@ -10,8 +10,14 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from leora_pipeline_tests.crm_builder import CrmBuilder
+from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.sample.crm import load
+from leora_pipeline.sample.tenants import scaled_tenants
+from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 from leora_pipeline_tests.roles import PIPELINE_GRANTS, connected_as, made_role
+from leora_pipeline_tests.scenes import (
+    full,
+)
 
 
 @pytest.fixture
@@ -37,3 +43,14 @@ def connect_as(engine: sa.Engine, build: CrmBuilder) -> Iterator[Callable[..., s
             return stack.enter_context(connected_as(engine, role))
 
         yield connect
+
+
+@pytest.fixture
+def large(engine: sa.Engine) -> sa.Engine:
+    """A CRM of some size, after a full run."""
+    with transaction(engine) as connection:
+        load(connection, scaled_tenants(4, 20_000), anchor=ago(hours=1), orders_per_customer=2)
+    full(engine)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+    return engine

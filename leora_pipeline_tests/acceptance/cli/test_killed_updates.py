@@ -1,80 +1,27 @@
-"""What a kill leaves behind: of ``leora update`` at any point, of a run in Dagster with its server.
-
-Where a process has to be killed, it stands still: at a lock that the test holds, or at one that a
-trigger or a function of the test's own database asks for. PostgreSQL shows that it stands there.
-Then nothing is half-done, and the next run does the rest without anybody's help.
-"""
+"""What a kill of ``leora update`` leaves behind, at any of its stages."""
 
 from __future__ import annotations
 
-import shutil
-import signal
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID, uuid4
 
-import psutil
-import psycopg
 import pytest
-import sqlalchemy as sa
 
 from leora_pipeline import update_account_types
-from leora_pipeline.core.database.connection import transaction
-from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.reporting.status import STUCK_AFTER_HOURS
-from leora_pipeline.core.settings import PROJECT_ROOT
-from leora_pipeline.embedded import CRM_DATABASE, DAGSTER_DATABASE, embedded_postgres
-from leora_pipeline.migrations import install_schema
-from leora_pipeline.sample import create_tables
 from leora_pipeline_tests.acceptance.conftest import Crm, Leora
-from leora_pipeline_tests.acceptance.test_dagster_server import REPOSITORY, Server
-from leora_pipeline_tests.acceptance.test_demo import LEORA
+from leora_pipeline_tests.acceptance.kills import eventually, locked, stands_at
 from leora_pipeline_tests.at_rest import wrong_customers
-from leora_pipeline_tests.conftest import SERVER_OPTIONS
 from leora_pipeline_tests.crm_builder import ago, stored
 from leora_pipeline_tests.processes import (
     BIN,
     environment,
-    free_port,
-    kill_all,
-    processes_of,
     start,
-    wait_until,
 )
-
-DEADLINE = 30.0
-
-
-def eventually(condition: Callable[[], Any], what: str) -> None:
-    wait_until(condition, seconds=DEADLINE, what=what, every=0.02)
-
-
-@contextmanager
-def locked(crm: Crm, lock: str) -> Iterator[None]:
-    """Holds a lock for as long as the block lasts."""
-    with transaction(crm.engine) as connection:
-        connection.execute(sa.text(lock))
-        yield
-
-
-def stands_at(crm: Crm, query: str) -> bool:
-    """Returns whether somebody waits for a lock in a statement like that."""
-    return bool(
-        crm.run(
-            "SELECT FROM pg_stat_activity WHERE datname = current_database() "
-            "AND wait_event_type = 'Lock' AND query LIKE :query",
-            query=query,
-        )
-    )
-
-
-# leora update.
 
 TENANTS = ("cellar", "market")
 
@@ -264,6 +211,7 @@ STAGES = {
     ),
 }
 
+
 MODES = {"full": (), "incremental": ("--incremental",)}
 
 
@@ -352,6 +300,8 @@ def assert_at_rest(scene: Scene) -> None:
 
 
 PAIRS = [("full", "incremental"), ("incremental", "full")]
+
+
 LOPSIDED = ("refresh, at its commit", "apply, at its commit")
 
 
@@ -413,223 +363,3 @@ def test_a_killed_update_is_named_once_it_is_older_than_the_maximum_and_until_th
     assert leora("update").code == 0
     assert told() == []
     assert leora("status").code == 0
-
-
-# Dagster.
-
-JOB = "incremental_account_types"
-
-RUNS = (
-    "query Runs($job: String!) { runsOrError(filter: {pipelineName: $job}) { ... on Runs { "
-    "results { runId status tags { key value } } } } }"
-)
-TICKS = (
-    "query Ticks($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { "
-    "... on Sensor { sensorState { ticks(limit: 5) { timestamp status skipReason } } } } }"
-)
-
-
-@dataclass(frozen=True)
-class Dev:
-    """``leora dev --no-listener`` in a copy of the project, on an embedded server of its own.
-
-    Attributes:
-        root: The copy.
-        server: Its web server.
-        crm: Its CRM.
-        dagster_url: The database of Dagster's storage.
-        customers: Two customers of type TARGET whom an order would make ACTIVE, with their tenant.
-        mark: What its processes have in their environment.
-    """
-
-    root: Path
-    server: Server
-    crm: Crm
-    dagster_url: str
-    customers: Sequence[tuple[UUID, UUID]]
-    mark: str
-
-    def runs(self) -> list[dict[str, Any]]:
-        """Returns the incremental runs, the latest first."""
-        found: list[dict[str, Any]] = self.server.post({"query": RUNS, "variables": {"job": JOB}})[
-            "runsOrError"
-        ]["results"]
-        return found
-
-    def skips(self, *, since: float = 0.0) -> set[str]:
-        """Returns why the sensor's last ticks since then have launched nothing."""
-        selector = {**REPOSITORY, "sensorName": "new_orders"}
-        try:
-            sensor = self.server.post({"query": TICKS, "variables": {"sensor": selector}})
-        except OSError:
-            return set()
-        ticks = sensor["sensorOrError"].get("sensorState", {}).get("ticks", [])
-        return {
-            tick["skipReason"]
-            for tick in ticks
-            if tick["status"] == "SKIPPED" and tick["timestamp"] > since
-        }
-
-
-@pytest.fixture(scope="module")
-def dev() -> Iterator[Dev]:
-    """As a developer runs it; the database server outlives it, so that the test can look."""
-    with (
-        # Not under pytest's folder, as the session's server.
-        TemporaryDirectory(prefix="leora_tests_", ignore_cleanup_errors=True) as folder,
-        embedded_postgres(Path(folder) / ".leora", SERVER_OPTIONS) as database,
-    ):
-        root = Path(folder)
-        shutil.copytree(
-            PROJECT_ROOT / "leora_pipeline",
-            root / "leora_pipeline",
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-        for name in ("dagster.yaml", "workspace.yaml"):
-            shutil.copy(PROJECT_ROOT / name, root)
-        engine = create_engine(database.url(CRM_DATABASE))
-        with transaction(engine) as connection:
-            create_tables(connection)
-        install_schema(engine)
-        crm = Crm(engine)
-        tenant = crm.tenant()
-        customers = [
-            (tenant, crm.customer(tenant, "TARGET", last_order=ago(days=200))) for _ in range(2)
-        ]
-        crm.run("DELETE FROM leora_pipeline.pending_customer")  # As if they had been there before.
-        port = free_port()
-        mark = f"dev-{uuid4().hex}"
-        log = root / "dev.log"
-        process = start(
-            *(*LEORA, "dev", "--no-listener", "--port", str(port)),
-            env=environment(
-                PYTHONPATH=str(root),
-                TEST_MARK=mark,
-                # Seconds between two looks of `dagster dev` at its code server.
-                DAGSTER_CODE_SERVER_AUTO_RESTART_INTERVAL="1",
-            ),
-            cwd=root,
-            log=log,
-        )
-        server = Server(f"http://127.0.0.1:{port}", crm)
-        running = Dev(root, server, crm, database.url(DAGSTER_DATABASE), customers, mark)
-
-        def is_up() -> bool:
-            assert process.poll() is None, f"it ended:\n{log.read_text()}"
-            return "no customer is pending or due" in running.skips()
-
-        try:
-            wait_until(is_up, seconds=90, what="the sensor looks", every=0.2)
-            yield running
-        finally:
-            engine.dispose()
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(timeout=30)
-            finally:
-                # A code server that was started anew may not be told of the end, and would notice
-                # within a minute.
-                kill_all(mark)
-
-
-def test_without_a_listener_the_sensor_launches_a_run_for_an_order(
-    dev: Dev, request: pytest.FixtureRequest
-) -> None:
-    assert dev.runs() == []
-    tenant, customer = dev.customers[0]
-    url = dev.crm.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(
-            'INSERT INTO "Order" (id, "tenantId", "customerId", status, "orderedAt", "updatedAt") '
-            "VALUES (gen_random_uuid(), %s, %s, 'FULFILLED', now() AT TIME ZONE 'UTC', now())",
-            [tenant, customer],
-        )
-        committed = time.monotonic()
-        wait_until(
-            lambda: dev.crm.type_of(customer) == "ACTIVE",
-            seconds=90,
-            what="the order is taken",
-            every=0.02,
-        )
-        seconds = round(time.monotonic() - committed, 2)
-    # Told, not judged; the fixture `record_property` does the same, but warns where JUnit reports.
-    request.node.user_properties.append(("seconds_from_commit_to_new_type", seconds))
-
-    [launched] = dev.runs()
-    assert dev.server.finished(launched["runId"]) == "SUCCESS"
-    assert {"key": "dagster/sensor_name", "value": "new_orders"} in launched["tags"]
-    log = dev.crm.run("SELECT customer_id, run_id FROM leora_pipeline.account_type_transition")
-    assert [tuple(row) for row in log] == [(customer, launched["runId"])]
-    assert dev.crm.run("SELECT FROM leora_pipeline.listener") == []
-
-
-@dataclass(frozen=True)
-class Killed:
-    """A run whose worker died together with the code server.
-
-    Attributes:
-        run_id: The run.
-        customer: The customer whose order it was about to take.
-        since: When it died (seconds since the epoch).
-    """
-
-    run_id: str
-    customer: UUID
-    since: float
-
-
-@pytest.fixture(scope="module")
-def killed(dev: Dev) -> Killed:
-    """Kills worker and code server of a run that stands still before it writes."""
-    before = len(dev.runs())
-    tenant, customer = dev.customers[1]
-    with locked(dev.crm, 'LOCK TABLE "Customer" IN SHARE MODE'):
-        dev.crm.order(tenant, customer, ago(days=1))
-        wait_until(
-            lambda: stands_at(dev.crm, "%write_customers%"), seconds=90, what="it is about to write"
-        )
-        [launched, *others] = dev.runs()
-        assert len(others) == before
-        # The one that `dagster dev` watches, the one that it starts, and that one's run worker.
-        [proxy] = [pid for pid, line in processes_of(dev.mark).items() if " code-server " in line]
-        family = [psutil.Process(proxy), *psutil.Process(proxy).children(recursive=True)]
-        assert len(family) > 2, family
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        since = time.time()
-    eventually(lambda: not stands_at(dev.crm, "%"), "the server has noticed")
-    return Killed(launched["runId"], customer, since)
-
-
-def test_a_run_killed_with_its_code_server_stays_in_flight_and_the_sensor_waits_for_it(
-    dev: Dev, killed: Killed
-) -> None:
-    wait_until(lambda: dev.skips(since=killed.since), seconds=90, what="the sensor looks again")
-
-    assert dev.skips(since=killed.since) == {"an incremental run is in flight"}
-    assert dev.server.status(killed.run_id) == "STARTED"
-    assert dev.crm.type_of(killed.customer) == "TARGET"
-    assert dev.crm.log(killed.customer) == []
-
-
-def test_a_killed_run_older_than_the_maximum_is_not_waited_for(dev: Dev, killed: Killed) -> None:
-    with psycopg.connect(dev.dagster_url) as connection:
-        connection.execute(
-            "UPDATE runs SET create_timestamp = create_timestamp - make_interval(hours => %s), "
-            "start_time = start_time - 3600 * %s WHERE run_id = %s",
-            [STUCK_AFTER_HOURS, STUCK_AFTER_HOURS, killed.run_id],
-        )
-
-    # Dagster's run monitoring looks once a minute, and what failed is retried after half of one.
-    wait_until(
-        lambda: dev.crm.type_of(killed.customer) == "ACTIVE",
-        seconds=200,
-        what="the next run takes the order",
-    )
-
-    successor = dev.runs()[0]["runId"]
-    assert successor != killed.run_id
-    assert dev.server.finished(successor) == "SUCCESS"
-    assert dev.crm.log(killed.customer) == [("TARGET", "ACTIVE", "order")]
-    assert dev.server.status(killed.run_id) == "FAILURE", "Dagster has ended it"

@@ -11,7 +11,6 @@ import re
 import shutil
 import signal
 import socket
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +25,7 @@ import pytest
 from leora_pipeline.core.settings import PROJECT_ROOT
 from leora_pipeline.embedded import CRM_DATABASE, embedded_postgres
 from leora_pipeline_tests.processes import (
+    LEORA,
     Outcome,
     environment,
     free_port,
@@ -34,8 +34,6 @@ from leora_pipeline_tests.processes import (
     start,
     wait_until,
 )
-
-LEORA = (sys.executable, "-c", "from leora_pipeline.cli import main; main()")
 
 
 @dataclass(frozen=True)

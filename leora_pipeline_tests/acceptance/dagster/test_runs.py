@@ -1,11 +1,6 @@
-"""The pipeline as Dagster runs it: definitions, jobs, checks and schedules, on real storage.
-
-The instance is the project's own ``dagster.yaml``, unchanged, in a home of the tests' own. What
-needs a running server and daemon is in `test_dagster_server`.
-"""
+"""Runs of the jobs on a real Dagster instance."""
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +11,12 @@ import pytest
 from leora_pipeline.core.alerting.channels import SEND_TIMEOUT_SECONDS
 from leora_pipeline.core.reporting.status import read_status
 from leora_pipeline.core.settings import PROJECT_ROOT
-from leora_pipeline.definitions import build_defs, defs
+from leora_pipeline.definitions import defs
 from leora_pipeline.orchestration.alerts import TICK_SECONDS
 from leora_pipeline.orchestration.resources import CrmDatabase
 from leora_pipeline.sample import SampleTenant
 from leora_pipeline_tests.acceptance.conftest import Crm, Leora
+from leora_pipeline_tests.acceptance.dagster_runs import ASSETS, CHECKS, STEPS, metadata
 from leora_pipeline_tests.crm_builder import ago
 from leora_pipeline_tests.processes import BIN, environment, run
 from leora_pipeline_tests.receivers import webhook
@@ -30,32 +26,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:great_expectations"),
 ]
 
+
 HEALTHY = SampleTenant("hillside", "Hillside", "UTC", 68, 8, 24, 2)
+
+
 DYING = SampleTenant("old-river", "Old River", "UTC", 30, 10, 60, 0)
 
-STEPS = (
-    "last_order_dates",
-    "account_type_changes",
-    "crm_account_types",
-    "account_type_distribution",
-)
-ASSETS = (*STEPS, "target_alerts")
-CHECKS = {
-    "last_order_dates": {
-        "orders_of_own_tenant": "ERROR",
-        "few_future_orders": "WARN",
-        "state_matches_orders": "ERROR",
-    },
-    "account_type_changes": {"no_tenant_held": "ERROR"},
-    "crm_account_types": {"crm_agrees_with_rule": "ERROR"},
-    "account_type_distribution": {
-        "high_churn": "ERROR",
-        "poor_retention": "ERROR",
-        "outside_healthy": "WARN",
-        "fresh": "ERROR",
-    },
-}
-"""design.md's table of checks: on which asset, of which severity."""
 
 Launch = Callable[..., dg.ExecuteInProcessResult]
 
@@ -110,19 +86,6 @@ def materialized(result: dg.ExecuteInProcessResult) -> set[str]:
     }
 
 
-def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
-    """Returns the metadata of an asset's materialization, as plain values."""
-    (event,) = (
-        event
-        for event in result.get_asset_materialization_events()
-        if event.asset_key == dg.AssetKey(asset)
-    )
-    return {
-        key: shown.records if isinstance(shown, dg.TableMetadataValue) else shown.value
-        for key, shown in event.materialization.metadata.items()
-    }
-
-
 def tenants_shown(result: dg.ExecuteInProcessResult, asset: str) -> list[Any]:
     """Returns the tenants in the table that a materialization shows."""
     return [record.data["tenant"] for record in metadata(result, asset)["leora/tenants"]]
@@ -147,203 +110,6 @@ def runs_of(crm: Crm, run_id: str) -> dict[str, tuple[str, str]]:
         run_id=run_id,
     )
     return {row.slug: (row.mode, row.status) for row in rows}
-
-
-# The definitions.
-
-
-def test_definitions_load_quickly_connect_to_nothing_and_leave_out_what_is_heavy() -> None:
-    program = """
-import socket, sys, time
-def refuse(*arguments, **named):
-    raise AssertionError("the definitions connect")
-socket.socket.connect = socket.create_connection = refuse
-import psycopg
-psycopg.connect = psycopg.Connection.connect = refuse
-begun = time.process_time()
-import leora_pipeline.definitions
-print(time.process_time() - begun)
-print([name for name in ("great_expectations", "matplotlib", "scipy") if name in sys.modules])
-"""
-    told = run(
-        sys.executable,
-        "-c",
-        program,
-        env=environment(LEORA_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nowhere"),
-    )
-
-    assert (told.code, told.err) == (0, "")
-    seconds, heavy = told.lines
-    assert heavy == "[]"
-    assert float(seconds) < 5
-
-
-def test_the_asset_graph_is_the_designs() -> None:
-    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
-
-    seen = {
-        key: (
-            {dep.asset_key.to_user_string() for dep in spec.deps},
-            spec.group_name,
-            list(spec.owners),
-            spec.metadata["dagster/table_name"],
-        )
-        for key, spec in specs.items()
-    }
-
-    crm = {"crm/tenants", "crm/customers", "crm/orders"}
-    ours = ("account_types", ["team:data"])
-    assert seen == {
-        "crm/tenants": (set(), "crm", ["team:crm"], 'public."Tenant"'),
-        "crm/customers": (set(), "crm", ["team:crm"], 'public."Customer"'),
-        "crm/orders": (set(), "crm", ["team:crm"], 'public."Order"'),
-        "last_order_dates": (crm, *ours, "leora_pipeline.customer_state"),
-        "account_type_changes": (
-            {"last_order_dates"},
-            *ours,
-            "leora_pipeline.account_type_change",
-        ),
-        "crm_account_types": ({"account_type_changes"}, *ours, 'public."Customer"'),
-        "account_type_distribution": (
-            {"crm_account_types", "crm/tenants"},
-            *ours,
-            "leora_pipeline.account_type_distribution",
-        ),
-        "target_alerts": ({"crm_account_types"}, *ours, "leora_pipeline.alert_message"),
-    }
-    for key, spec in specs.items():
-        assert "postgres" in spec.kinds, key
-        assert len(spec.description or "") > 20, key
-
-
-def test_the_crms_tables_are_external_and_no_asset_is_partitioned() -> None:
-    graph = defs.resolve_asset_graph()
-
-    assert {key.to_user_string() for key in graph.external_asset_keys} == {
-        "crm/tenants",
-        "crm/customers",
-        "crm/orders",
-    }
-    assert {key.to_user_string() for key in graph.materializable_asset_keys} == set(ASSETS)
-    for key in graph.materializable_asset_keys:
-        assert graph.get(key).partitions_def is None
-
-
-def test_every_column_is_described_names_its_source_and_exists(crm_of_user: Crm) -> None:
-    existing: dict[str, set[str]] = {}
-    for schema, table, column in crm_of_user.run(
-        "SELECT table_schema, table_name, column_name FROM information_schema.columns "
-        "WHERE table_schema IN ('public', 'leora_pipeline')"
-    ):
-        name = f'{schema}."{table}"' if schema == "public" else f"{schema}.{table}"
-        existing.setdefault(name, set()).add(column)
-    specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
-    schemas = {key: spec.metadata["dagster/column_schema"].columns for key, spec in specs.items()}
-
-    for key, spec in specs.items():
-        columns = {column.name: column for column in schemas[key]}
-        assert columns, key
-        assert set(columns) <= existing[spec.metadata["dagster/table_name"]], key
-        assert all(column.description for column in columns.values()), key
-        lineage = spec.metadata.get("dagster/column_lineage")
-        assert bool(lineage) == (key.to_user_string() in ASSETS)
-        for name, sources in (lineage.deps_by_column if lineage else {}).items():
-            for source in sources:
-                known = {column.name for column in schemas[source.asset_key]}
-                assert source.column_name in known, f"{key}.{name}"
-                origin = f"{'/'.join(source.asset_key.path)}.{source.column_name}"
-                assert origin in columns[name].description
-
-
-def test_the_tables_that_others_may_read_are_described_whole(crm_of_user: Crm) -> None:
-    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
-    for key in ("account_type_changes", "account_type_distribution"):
-        schema, table = specs[key].metadata["dagster/table_name"].split(".")
-        rows = crm_of_user.run(
-            "SELECT column_name FROM information_schema.columns "
-            "WHERE table_schema = :schema AND table_name = :table",
-            schema=schema,
-            table=table,
-        )
-        described = {c.name for c in specs[key].metadata["dagster/column_schema"].columns}
-        assert described == {row.column_name for row in rows}
-
-
-def test_the_checks_stand_where_the_design_puts_them_and_none_blocks() -> None:
-    graph = defs.resolve_asset_graph()
-
-    assert {(k.asset_key.to_user_string(), k.name) for k in graph.asset_check_keys} == {
-        (asset, name) for asset, checks in CHECKS.items() for name in checks
-    }
-    for key in graph.asset_check_keys:
-        node = graph.get(key)
-        assert not node.blocking, f"{key.name} blocks; the gate is what blocks"
-        assert len(node.description or "") > 20, key.name
-
-
-def test_the_jobs_cover_what_their_names_say() -> None:
-    selected = {
-        job.name: {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
-        for job in (
-            defs.resolve_job_def(name)
-            for name in (
-                "refresh_account_types",
-                "incremental_account_types",
-                "preview_account_types",
-                "check_account_types",
-            )
-        )
-    }
-
-    assert selected == {
-        "refresh_account_types": set(ASSETS),
-        "incremental_account_types": set(STEPS),
-        "preview_account_types": {"account_type_changes"},
-        "check_account_types": set(),
-    }
-    checks = {
-        name: len(defs.resolve_job_def(name).asset_layer.asset_graph.asset_check_keys)
-        for name in selected
-    }
-    assert checks["preview_account_types"] == 0
-    assert checks["check_account_types"] == sum(len(of_asset) for of_asset in CHECKS.values())
-    assert defs.resolve_job_def("refresh_account_types").tags["leora/mode"] == "full"
-
-
-@pytest.mark.parametrize(
-    ("configured", "expected"),
-    [(None, "America/New_York"), ("Europe/Berlin", "Europe/Berlin"), ("", "America/New_York")],
-)
-def test_the_schedules_run_by_themselves_in_the_configured_time_zone(
-    monkeypatch: pytest.MonkeyPatch, configured: str | None, expected: str
-) -> None:
-    if configured is not None:
-        monkeypatch.setenv("LEORA_SCHEDULE_TIMEZONE", configured)
-    repository = build_defs().get_repository_def()
-
-    seen = {
-        schedule.name: (
-            schedule.job_name,
-            schedule.cron_schedule,
-            schedule.execution_timezone,
-            schedule.default_status,
-        )
-        for schedule in repository.schedule_defs
-    }
-
-    running = dg.DefaultScheduleStatus.RUNNING
-    assert seen["nightly_account_types"] == (
-        "refresh_account_types",
-        "0 2 * * *",
-        expected,
-        running,
-    )
-    job, cron, timezone, status = seen["hourly_checks"]
-    assert (job, timezone, status) == ("check_account_types", expected, running)
-    assert cron.split()[1:] == ["*", "*", "*", "*"], "once an hour"
-
-
-# Runs.
 
 
 def test_a_full_run_makes_all_tenants_right_publishes_and_judges_them(
@@ -737,9 +503,6 @@ def test_the_sensor_tells_what_is_wrong_and_launches_nothing(
 
 def test_a_tick_of_the_alerts_ends_in_time() -> None:
     assert TICK_SECONDS + 2 * SEND_TIMEOUT_SECONDS < 60
-
-
-# The tools.
 
 
 def test_dg_check_defs_and_dg_list_defs_accept_the_project(

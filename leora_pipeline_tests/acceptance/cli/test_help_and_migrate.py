@@ -1,0 +1,96 @@
+"""``leora --help`` and ``leora migrate``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from leora_pipeline.core.database.engine import create_engine
+from leora_pipeline_tests.acceptance.commands import HEALTHY, as_process
+from leora_pipeline_tests.acceptance.conftest import Crm, Leora
+from leora_pipeline_tests.processes import BIN, environment, run
+
+pytestmark = [
+    # Great Expectations 1.24 uses what pandas and marshmallow have deprecated.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:great_expectations"),
+]
+
+
+@pytest.mark.parametrize(
+    "command", ["", "demo", "dev", "migrate", "update", "preview", "check", "status", "alerts"]
+)
+def test_help_tells_what_each_command_does_without_a_database(leora: Leora, command: str) -> None:
+    told = leora(*command.split(), "--help")
+
+    assert told.code == 0
+    assert told.out.startswith(f"Usage: leora {command}".rstrip())
+    assert told.err == ""
+
+
+def test_help_lists_every_command_with_a_line_each() -> None:
+    told = run(BIN / "leora", "--help", env=environment(LEORA_DATABASE_URL="mysql://nowhere"))
+
+    assert (told.code, told.err) == (0, "")
+    for command in ("demo", "dev", "migrate", "update", "preview", "check", "status", "alerts"):
+        assert re.search(rf"^  {command} +\S", told.out, re.MULTILINE)
+
+
+def test_an_unknown_command_or_option_is_wrong_usage_in_one_line(leora: Leora) -> None:
+    for arguments in (["upgrade"], ["update", "--tenant", "x"], ["preview", "--limit", "-1"]):
+        outcome = leora(*arguments)
+        assert outcome.code == 2, arguments
+        assert outcome.error
+        assert outcome.out == ""
+
+
+def test_migrate_installs_once_and_down_leaves_the_crm_as_it_was(crm_url: str) -> None:
+    engine = create_engine(crm_url)
+    crm = Crm(engine)
+    crm.load(HEALTHY)
+    before = crm.contents()
+
+    first = as_process(crm_url, "migrate")
+    again = as_process(crm_url, "migrate")
+
+    assert (first.code, first.err) == (0, "")
+    assert (again.code, again.err, again.out) == (0, "", first.out)
+    assert len(first.lines) == 1
+    assert "leora_pipeline.customer_state" in crm.contents()
+
+    down = as_process(crm_url, "migrate", "--down")
+    down_again = as_process(crm_url, "migrate", "--down")
+
+    assert (down.code, down.err) == (0, "")
+    assert (down_again.code, down_again.err) == (0, "")
+    assert crm.contents() == before
+    assert not crm.run("SELECT FROM pg_namespace WHERE nspname = 'leora_pipeline'")
+    engine.dispose()
+
+
+def test_the_types_written_stay_when_the_schema_goes(crm_of_user: Crm, leora: Leora) -> None:
+    crm_of_user.load(HEALTHY)
+    assert leora("update").code == 0
+    written = crm_of_user.contents()["public.Customer"]
+
+    assert leora("migrate", "--down").code == 0
+
+    assert crm_of_user.contents()["public.Customer"] == written
+
+
+def test_migrate_sql_prints_what_a_person_can_run_by_hand(crm_url: str) -> None:
+    for flags, begins_empty in (((), True), (("--down",), False)):
+        engine = create_engine(crm_url)
+        crm = Crm(engine)
+        assert ("leora_pipeline.customer_state" not in crm.contents()) == begins_empty
+        # Printing needs no database at all, and touches none.
+        printed = as_process("postgresql://127.0.0.1:1/nowhere", "migrate", "--sql", *flags)
+        assert (printed.code, printed.err) == (0, "")
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            raw: Any = connection.connection.driver_connection
+            raw.execute(printed.out)
+        assert ("leora_pipeline.customer_state" in crm.contents()) == begins_empty
+        if begins_empty:
+            assert as_process(crm_url, "update").code == 0
+        engine.dispose()

@@ -1,0 +1,1 @@
+"""Tests of a room of the package: see the modules."""
