@@ -2,7 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo dev test bench lint types lock clean
+.DEFAULT_GOAL := help
+.PHONY: help install demo dev test test-fast bench lint types lock clean
+
+help: ## Show what can be made
+	@sed -nE 's/^([a-z-]+):.* ## (.*)/make \1\t\2/p' Makefile | expand -t 16
 
 install: .venv/installed ## Make .venv with the pinned dependencies
 
@@ -20,17 +24,22 @@ demo: install ## Compute the account types of a sample CRM
 dev: install ## Open the Dagster UI on the sample CRM, or on the one in .env
 	$(BIN)/leora dev
 
-test: install ## Run all tests
-	$(BIN)/python -m pytest
+test: install ## Run all tests, four at a time: many of them wait for a server
+	$(BIN)/python -m pytest -n 4 --dist loadgroup
+
+test-fast: install ## Run the unit tests alone
+	$(BIN)/python -m pytest leora_pipeline_tests/unit
 
 bench: install ## Measure what the docs claim about speed and memory (half an hour)
 	$(BIN)/python benchmarks/full_run.py
 	$(BIN)/python benchmarks/changes.py
 	$(BIN)/python benchmarks/real_time.py
 
-lint: install ## Check style and format
+lint: install ## Check style, format, who imports whom, and the migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/squawk --config .squawk.toml leora_pipeline/migrations/versions/*.sql
 
 types: install ## Check types
 	$(BIN)/mypy

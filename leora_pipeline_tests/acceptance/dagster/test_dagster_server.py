@@ -34,6 +34,9 @@ from leora_pipeline_tests.processes import (
 )
 from leora_pipeline_tests.receivers import Webhook, webhook
 
+pytestmark = pytest.mark.xdist_group("dagster-server")
+"""They share servers that take long to start."""
+
 HEALTHY = SampleTenant("hillside", "Hillside", "UTC", 68, 8, 24, 2)
 OTHER = SampleTenant("riverside", "Riverside", "UTC", 30, 4, 9, 0)
 
