@@ -25,7 +25,7 @@ dev: install ## Open the Dagster UI on the sample CRM, or on the one in .env
 	$(BIN)/leora dev
 
 test: install ## Run all tests, four at a time: many of them wait for a server
-	$(BIN)/python -m pytest -n 4 --dist loadgroup
+	$(BIN)/python -m pytest -n 4 --dist loadfile
 
 test-fast: install ## Run the unit tests alone
 	$(BIN)/python -m pytest leora_pipeline_tests/unit

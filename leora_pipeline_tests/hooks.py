@@ -59,7 +59,7 @@ def assert_at_rest(engine: sa.Engine, build: CrmBuilder) -> None:
 
 
 def ordered_again(build: CrmBuilder, tenant: UUID, count: int = 1) -> list[UUID]:
-    """Returns customers, ascending, who were told TARGET and have a new order."""
+    """Returns customers, ascending, that were TARGET and have a new order."""
     customers = add_customers(build, tenant, count, ordered=ago(days=200), account_type="TARGET")
     update_account_types(engine=build.engine)
     for customer in customers:

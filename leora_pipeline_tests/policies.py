@@ -42,7 +42,7 @@ def moves(done: PolicyChange) -> dict[tuple[str | None, str], int]:
     return {(move.from_type, move.to_type): move.count for move in done.moves}
 
 
-def shifts(build: CrmBuilder) -> int:
+def reclassifications(build: CrmBuilder) -> int:
     """Counts what is kept of changed policies."""
     [row] = build.run(
         "SELECT (SELECT count(*) FROM leora_pipeline.policy_reclassification) + (SELECT count(*) "
@@ -56,7 +56,7 @@ def catch_up(engine: sa.Engine, build: CrmBuilder) -> None:
     """Takes one incremental run, and asserts that it was enough, and that nothing stays behind."""
     assert waiting(engine) != []
     incremental(engine)
-    assert shifts(build) == 0
+    assert reclassifications(build) == 0
     assert_settled(engine, build)
 
 

@@ -1,4 +1,4 @@
-"""``leora alerts``: tells people what is wrong, and where that goes."""
+"""``leora alerts``: notifies people of what is wrong, and shows where that goes."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # A terminal that knows no check mark shows a question mark instead of failing.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    # Errors are told once, by the line below; Python would otherwise print warnings of its own.
+    # Errors are reported once, by the line below; Python would otherwise print warnings of its own.
     logging.getLogger("leora_pipeline").addHandler(logging.NullHandler())
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -142,7 +142,7 @@ def print_summary(results: Sequence[AccountTypeUpdateResult], duration_ms: int) 
 
 
 def print_incidents(title: str, incidents: Sequence[Incident]) -> None:
-    """Prints what people were told is wrong, and since when."""
+    """Prints what people were notified of, and since when."""
     print_table(
         title,
         ["tenant", "what", "opened (UTC)", "resolved (UTC)", "message"],

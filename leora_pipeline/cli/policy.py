@@ -71,7 +71,7 @@ def show(tenant_slugs: tuple[str, ...], as_json: bool) -> None:
 @_yes_option
 @json_option
 def set_values(assignments: tuple[str, ...], tenant_slug: str, yes: bool, as_json: bool) -> None:
-    """Change values of a tenant's policy, after saying whom that moves."""
+    """Change values of a tenant's policy, after saying how many customers that moves."""
     _change(tenant_slug, lambda connection: parse_values(connection, assignments), yes, as_json)
 
 

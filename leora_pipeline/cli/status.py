@@ -61,7 +61,7 @@ def command(as_json: bool) -> None:
             f"Listeners: {len(status.listeners)}"
             + ("" if status.listeners else " (changes are the sensor's: seconds, not milliseconds)")
         )
-        click.echo(f"Customers still to be told to the CRM: {status.unsynced}")
+        click.echo(f"Customers not yet synced to the CRM: {status.unsynced}")
         oldest = status.oldest_transaction_seconds
         click.echo(f"Oldest open transaction: {f'{oldest:.0f} s' if oldest else 'none'}")
         if status.incidents:

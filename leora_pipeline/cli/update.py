@@ -30,7 +30,7 @@ from leora_pipeline.core.settings import Settings
 @click.option(
     "--incremental",
     is_flag=True,
-    help="Look only at customers whom a change concerns, or whom time has outdated.",
+    help="Take only customers that a change concerns, or that time has outdated.",
 )
 @json_option
 def command(

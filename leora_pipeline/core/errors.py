@@ -33,8 +33,8 @@ class TenantsFailedError(LeoraError):
     def __init__(self, errors: Mapping[str, str], results: Sequence[Any] = ()) -> None:
         self.errors = dict(errors)
         self.results = list(results)
-        told = "; ".join(f"{slug}: {error}" for slug, error in self.errors.items())
-        super().__init__(f"{len(self.errors)} tenant(s) failed, the others are done: {told}")
+        named = "; ".join(f"{slug}: {error}" for slug, error in self.errors.items())
+        super().__init__(f"{len(self.errors)} tenant(s) failed, the others are done: {named}")
 
 
 def one_line(error: BaseException) -> str:

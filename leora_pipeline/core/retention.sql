@@ -44,7 +44,7 @@ WHERE v.checked_at < clock_timestamp() - make_interval(days => :days) AND EXISTS
 )
 
 -- name: incidents
--- Deletes incidents that were over too long ago, of which nothing remains to be told.
+-- Deletes incidents that were over too long ago, of which no message remains to be delivered.
 DELETE FROM leora_pipeline.incident AS i
 WHERE i.resolved_at < clock_timestamp() - make_interval(days => :days) AND NOT EXISTS (
   SELECT FROM leora_pipeline.alert_message AS m
@@ -53,8 +53,8 @@ WHERE i.resolved_at < clock_timestamp() - make_interval(days => :days) AND NOT E
 )
 
 -- name: messages
--- Deletes messages that were sent, or given up, too long ago; those of an open incident tell when
--- people last heard of it.
+-- Deletes messages that were sent, or given up, too long ago; those of an open incident show when
+-- people were last notified.
 DELETE FROM leora_pipeline.alert_message AS m
 WHERE COALESCE(m.sent_at, m.expired_at) < clock_timestamp() - make_interval(days => :days)
   AND NOT EXISTS (

@@ -1,4 +1,4 @@
-"""The sensor that tells people what is wrong: a thin shell around the core's incidents."""
+"""The sensor that notifies people of what is wrong: a thin shell around the core's incidents."""
 
 import dagster as dg
 
@@ -21,7 +21,7 @@ may hold the tick up for as long, and a tick has 60 s."""
     "delivered is tried again after growing pauses.",
 )
 def alerts(context: dg.SensorEvaluationContext, crm: CrmDatabase) -> dg.SkipReason:
-    """Looks what is wrong, and tells it."""
+    """Finds what is wrong, and delivers the messages about it."""
     with crm.connect() as engine:
         changes = sync_incidents(engine)
         delivery = deliver_messages(

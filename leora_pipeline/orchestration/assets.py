@@ -25,7 +25,7 @@ MODE_TAG = "leora/mode"
 """The run tag by which a job's definition says how its assets are to be made."""
 
 INCREMENTAL = "incremental"
-"""The mode that looks only at the customers for whom there is something to do."""
+"""The mode that takes only the customers that there is something to do for."""
 
 PREVIEW = "preview"
 """The mode that plans off the orders and writes nothing but the plan."""
@@ -232,7 +232,7 @@ def account_type_distribution(
 def target_alerts(
     context: dg.AssetExecutionContext, crm: CrmDatabase, scope: RunScope
 ) -> dg.MaterializeResult[Any]:
-    """Takes each transition to TARGET once, and tells of the customers who still are."""
+    """Takes each transition to TARGET once, and lists the customers that still are."""
     with crm.connect() as engine, as_failure():
         run = scope.resolve_run(engine, run_id=context.run.run_id, mode="partial")
         processed = sum(write_digests(engine, run.tenants).values())

@@ -129,7 +129,7 @@ STATE_COLUMNS = {
         "text", "The type that the rule gives: ACTIVE, TARGET or PROSPECT", _ORDER_SOURCES
     ),
     "needs_sync": Column(
-        "boolean", "Whether the CRM still has to be told", ((CUSTOMERS, "accountType"),)
+        "boolean", "Whether the CRM still needs a sync", ((CUSTOMERS, "accountType"),)
     ),
 }
 

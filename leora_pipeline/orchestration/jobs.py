@@ -16,15 +16,15 @@ refresh_account_types = dg.define_asset_job(
     "refresh_account_types",
     selection=dg.AssetSelection.assets(*catalog.STEPS, catalog.TARGET_ALERTS),
     description="The full run: looks at every customer of all tenants (or of those in the run "
-    "configuration), writes what differs, publishes, checks, and tells whom to win back.",
+    "configuration), writes what differs, publishes, checks, and lists the customers to win back.",
     tags={MODE_TAG: "full"},
 )
 
 incremental_account_types = dg.define_asset_job(
     "incremental_account_types",
     selection=dg.AssetSelection.assets(*catalog.STEPS).without_checks(),
-    description="The same run over the customers for whom there is something to do: those whom a "
-    "change of the CRM concerns, and those whom time has outdated. Costs what changed.",
+    description="The same run over the pending and the due customers alone: those that a change of "
+    "the CRM concerns, and those that time has outdated. Costs what changed.",
     tags={MODE_TAG: INCREMENTAL},
 )
 

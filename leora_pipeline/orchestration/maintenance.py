@@ -1,6 +1,6 @@
 """Keeping house: the job that keeps Dagster's event log and the pipeline's tables from growing.
 
-Dagster deletes old ticks by itself, but runs and their events only when told to; and the sensor
+Dagster deletes old ticks by itself, but runs and their events only on request; and the sensor
 launches a run for every burst of changes.
 """
 

@@ -26,7 +26,7 @@ def reason_to_skip(
     Args:
         now: The tick's time (aware).
         last_runs: The last incremental runs, latest first, each with its end (aware), if any.
-        waiting: The slugs of the tenants for whom there is something to do.
+        waiting: The slugs of the tenants that there is something to do for.
 
     Returns:
         Why the tick launches none, or None where it launches one. No run has a key: a key is spent

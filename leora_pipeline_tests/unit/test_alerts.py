@@ -80,7 +80,7 @@ def test_an_error_that_a_service_words_keeps_the_secrets_of_its_address(
         (timedelta(days=2, hours=3, minutes=5), "2 d 3 h"),
     ],
 )
-def test_durations_are_told_in_two_units(duration: timedelta, shown: str) -> None:
+def test_durations_are_reported_in_two_units(duration: timedelta, shown: str) -> None:
     assert shown_duration(duration) == shown
 
 

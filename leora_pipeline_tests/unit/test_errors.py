@@ -12,14 +12,14 @@ from leora_pipeline.core.crm.tenants import Tenant
 from leora_pipeline.core.errors import TenantsFailedError, one_line
 
 
-def test_a_database_error_is_told_without_statement_and_parameters() -> None:
+def test_a_database_error_is_reported_without_statement_and_parameters() -> None:
     error = sa.exc.DBAPIError(
         "UPDATE x SET name = %(name)s", {"name": "secret"}, Exception("it broke\nDETAIL: secret")
     )
     assert one_line(error) == "it broke"
 
 
-def test_an_error_without_words_is_told_by_its_kind() -> None:
+def test_an_error_without_words_is_taken_by_its_kind() -> None:
     assert one_line(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 

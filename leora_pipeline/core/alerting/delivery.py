@@ -1,7 +1,7 @@
 """Delivery: brings the messages of the outbox to people, through the services that Apprise knows.
 
-A message is marked only after it was delivered, address by address: whoever is killed in between
-repeats at most that one. What does not belong here: deciding what people are told.
+A message is marked only after it was delivered, address by address: a sender that is killed in
+between repeats at most that one. What does not belong here: deciding what people are notified of.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ PAUSES = Backoff(first=60, longest=900)
 
 
 EXPIRE_AFTER_DAYS = 7
-"""What nobody could be told for so long is no news: digests from their making on, and what was
-said of an incident from its end on. That of an open incident never expires."""
+"""What could not be delivered for so long is no news: a digest counts from its making on, a message
+about an incident from the incident's end on. That of an open incident never expires."""
 
 
 _TYPES = {"error": "failure", "warn": "warning", "info": "info"}
@@ -45,7 +45,7 @@ class Delivery:
     Attributes:
         sent: Messages that all of their addresses have now.
         failed: Messages that some address could not be given.
-        unaddressed: Messages for whom no address is configured.
+        unaddressed: Messages that no address is configured for.
         errors: Why deliveries failed, each cause once; no secrets in it.
     """
 
@@ -106,10 +106,10 @@ def _deliver(
     failures: list[str] = []
     while True:
         with transaction(engine) as connection:
-            # Locked until this address is noted, so that nobody else sends it there as well.
+            # Locked until this address is recorded, so that no other sender sends it there as well.
             message = connection.execute(SQL.claim, scope).one_or_none()
             if message is None:
-                return failures, False  # Somebody else is at it, or is done with it.
+                return failures, False  # Another sender is at it, or is done with it.
             lacking = [name for name in urls if name not in message.delivered_to]
             if not lacking:
                 connection.execute(SQL.mark_sent, scope)

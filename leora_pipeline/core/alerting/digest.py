@@ -1,7 +1,7 @@
 """The win-back digest: the customers who became TARGET since the last one, a message a tenant.
 
 Each transition is taken exactly once: it is marked in the transaction that puts the message into
-the outbox, so that whoever breaks off has done both or neither. No cursor over ids or times, behind
+the outbox, so that both are done or neither. No cursor over ids or times, behind
 which a late commit could slip. What does not belong here: delivering it, which is `delivery`'s.
 """
 

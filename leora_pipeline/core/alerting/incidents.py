@@ -1,4 +1,4 @@
-"""Incidents: what people are told is wrong. Opened once, reminded at most daily, resolved once.
+"""Incidents: what people are notified of. Opened once, reminded at most daily, resolved once.
 
 Compares what is wrong now (`Status.problems`, which alone decides that) with the incidents that are
 open, and writes a message for each difference in the same transaction. What does not belong here:
@@ -41,7 +41,7 @@ class Changes:
 
 
 def sync_incidents(engine: sa.Engine) -> Changes:
-    """Brings the incidents to what is wrong now, and writes the messages that tell of it.
+    """Brings the incidents to what is wrong now, and writes the messages about it.
 
     One at a time: another one waits, and then sees what this one has done.
     """
@@ -59,9 +59,11 @@ def sync_incidents(engine: sa.Engine) -> Changes:
             )
         }
         gone = [incidents[key] for key in incidents.keys() - problems.keys()]
-        told = {key: problem for key, problem in problems.items() if not _explained(key, problems)}
-        new = [problem for key, problem in told.items() if key not in incidents]
-        old = [(incidents[key], told[key]) for key in told.keys() & incidents.keys()]
+        notified = {
+            key: problem for key, problem in problems.items() if not _explained(key, problems)
+        }
+        new = [problem for key, problem in notified.items() if key not in incidents]
+        old = [(incidents[key], notified[key]) for key in notified.keys() & incidents.keys()]
         due = [(incident, problem) for incident, problem in old if incident.is_reminder_due]
         # The old before the new: what follows from something graver may take its place.
         for incident in sorted(gone, key=lambda row: row.incident_id):

@@ -1,6 +1,7 @@
-"""The outbox: messages that wait to be delivered, written in the transaction of what they tell.
+"""The outbox: messages that wait to be delivered, written in the transaction of what they report.
 
-What does not belong here: what is told (`incidents`, `digest`), and how it gets there (`delivery`).
+What does not belong here: what is reported (`incidents`, `digest`), and how it gets there
+(`delivery`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def write_message(
     """Puts a message into the outbox.
 
     Args:
-        connection: Within the transaction of what the message tells.
+        connection: Within the transaction of what the message reports.
         event: What has happened.
         tenant_id: The tenant that it is about.
         tenant_slug: That tenant's name.

@@ -50,9 +50,9 @@ def refresh_customers(
 def ensure_customer_state(
     connection: sa.Connection, tenant_id: UUID, customer_ids: Sequence[UUID]
 ) -> None:
-    """Gives customers who are met for the first time a state that a refresh can lock.
+    """Creates a state, which a refresh can lock, for customers that have none.
 
-    Only in a short transaction: others who meet them too wait for it to end.
+    Only in a short transaction: other sessions that create it too wait for this one to end.
     """
     connection.execute(
         SQL.ensure_customer_state,
@@ -63,7 +63,7 @@ def ensure_customer_state(
 def enqueue_customers(
     connection: sa.Connection, tenant_id: UUID, customer_ids: Sequence[UUID]
 ) -> None:
-    """Leaves customers to the next who looks, as if a change had just been noted for them."""
+    """Makes customers pending, as if a change of them had just been captured."""
     if customer_ids:
         connection.execute(
             SQL.enqueue_customers,

@@ -1,16 +1,16 @@
 -- name: ensure_customer_state
--- A first state for customers met for the first time.
+-- A first state for customers that have none.
 SELECT leora_pipeline.ensure_customer_state(:tenant_id, CAST(:customer_ids AS uuid[]), NULL)
 
 -- name: refresh_customers
--- Derives customers anew, and tells whose state was held by nobody else.
+-- Derives customers anew, and returns those whose state it could lock.
 SELECT leora_pipeline.refresh_customers(
   :tenant_id, CAST(:customer_ids AS uuid[]), CAST(:as_of AS timestamptz),
   CAST(:write_dates AS boolean)
 )
 
 -- name: enqueue_customers
--- Notes customers, as a change of the CRM would, for the next who looks.
+-- Makes customers pending, as a change of the CRM would.
 INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
 SELECT c."tenantId", c.id
 FROM "Customer" AS c

@@ -1,5 +1,5 @@
 -- name: lock_customers
--- The next customers to be told, locked with their states, in the order of ids, passing over those
+-- The next unsynced customers, locked with their states, in the order of ids, skipping those
 -- that another session holds, and those in quarantine. NO KEY UPDATE, since FOR UPDATE would block new
 -- orders of these customers through their foreign key.
 SELECT s.customer_id

@@ -111,9 +111,9 @@ def change_policy(
     changed_by: str,
     dry_run: bool = False,
 ) -> PolicyChange:
-    """Changes a tenant's policy, records it, and leaves whom it moves to the next run.
+    """Changes a tenant's policy, records it, and enqueues the customers that it moves.
 
-    It waits for another change of the same policy alone, and nobody waits for it. Changed statuses
+    It waits for another change of the same policy alone, and no run waits for it. Changed statuses
     take a second transaction; killed before it, an order that a run looked at by the old policy at
     that very moment is left to the nightly run.
 
@@ -134,8 +134,10 @@ def change_policy(
                 connection.rollback()
     except (sa.exc.IntegrityError, sa.exc.DataError) as error:
         constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
-        told = REFUSALS.get(constraint or "", "a number is too large")
-        raise WrongUsageError(f"the policy is refused, and nothing was written: {told}") from error
+        refusal = REFUSALS.get(constraint or "", "a number is too large")
+        raise WrongUsageError(
+            f"the policy is refused, and nothing was written: {refusal}"
+        ) from error
     if STATUSES in change.after and not dry_run:
         # Once more: an order that was committed while the policy was not yet may have been looked
         # at by a run that still went by the old one.
@@ -177,15 +179,15 @@ def _change(
         },
     )
     if STATUSES in changed:
-        shifted = connection.execute(SQL.reclassify_by_statuses, moment)
-        change.moves.extend(Transition(*row) for row in shifted)
+        reclassified = connection.execute(SQL.reclassify_by_statuses, moment)
+        change.moves.extend(Transition(*row) for row in reclassified)
         _enqueue_recounted(connection, tenant_id, change)
     elif not set(changed).isdisjoint(THRESHOLDS):
-        shifted = connection.execute(
+        reclassified = connection.execute(
             SQL.reclassify_by_thresholds,
             {**moment, **{name: old[name] for name in THRESHOLDS}},
         )
-        change.moves.extend(Transition(*row) for row in shifted)
+        change.moves.extend(Transition(*row) for row in reclassified)
     connection.execute(SQL.enqueue_reclassified, scope)
     return change
 

@@ -36,9 +36,9 @@ FROM leora_pipeline.policy_change AS p
 WHERE p.tenant_id = :tenant_id
 
 -- name: reclassify_by_thresholds
--- Records whom changed thresholds move, given those of before, and counts them. The states tell:
--- whose date now gives another type is found by index ranges.
-WITH shifted AS (
+-- Records the customers that changed thresholds move, given those of before, and counts them. Index
+-- ranges of the states find those whose date now gives another type.
+WITH reclassified AS (
   INSERT INTO leora_pipeline.policy_reclassification
     (tenant_id, customer_id, type_before, type_after, date_before, date_after)
   SELECT DISTINCT
@@ -68,7 +68,7 @@ WITH shifted AS (
   RETURNING type_before, type_after
 )
 SELECT type_before, type_after, count(*) AS customers
-FROM shifted
+FROM reclassified
 GROUP BY type_before, type_after
 ORDER BY leora_pipeline.type_rank(type_before) DESC, leora_pipeline.type_rank(type_after) DESC
 
@@ -91,9 +91,9 @@ FROM leora_pipeline.derive_customers(
 ) AS d
 
 -- name: reclassify_by_statuses
--- Records whom changed statuses, and thresholds with them, give another date or type than before,
--- and counts those who move. Orders that were missing before are missing in both.
-WITH shifted AS (
+-- Records the customers to which changed statuses, and thresholds with them, give another date or
+-- type than before, and counts those that move. Orders that were missing before are missing in both.
+WITH reclassified AS (
   INSERT INTO leora_pipeline.policy_reclassification
     (tenant_id, customer_id, type_before, type_after, date_before, date_after)
   SELECT
@@ -109,21 +109,21 @@ WITH shifted AS (
   RETURNING type_before, type_after
 )
 SELECT type_before, type_after, count(*) AS customers
-FROM shifted
+FROM reclassified
 WHERE type_before <> type_after
 GROUP BY type_before, type_after
 ORDER BY leora_pipeline.type_rank(type_before) DESC, leora_pipeline.type_rank(type_after) DESC
 
 -- name: enqueue_reclassified
--- Notes, as a change of the CRM would, everybody who waits to be shifted: those too whom the next
--- change of the policy has brought back.
+-- Enqueues, as a change of the CRM would, every customer that waits to be reclassified: those too
+-- that the next change of the policy has brought back.
 INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
 SELECT DISTINCT tenant_id, customer_id
 FROM leora_pipeline.policy_reclassification
 WHERE tenant_id = :tenant_id
 
 -- name: enqueue_recounted
--- Notes everybody who has an order of a status that counts otherwise than before.
+-- Enqueues every customer with an order of a status that counts otherwise than before.
 INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
 SELECT DISTINCT o."tenantId", o."customerId"
 FROM "Order" AS o

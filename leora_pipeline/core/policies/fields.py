@@ -51,7 +51,7 @@ SETTINGS = {
     "future_orders_above": Setting(
         "percent", "warning: orders dated in the future above this share"
     ),
-    "gate_percent": Setting("percent", "gate: holds where more than this share lost orders, and"),
+    "gate_percent": Setting("percent", "gate: holds above this share of order loss, and"),
     "gate_customers": Setting("count", "gate: more than so many customers"),
     "min_customers": Setting("count", "tenants of fewer customers are not judged by their shares"),
 }

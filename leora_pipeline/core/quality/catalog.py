@@ -196,9 +196,9 @@ CHECKS: tuple[Check, ...] = (
         name="no_tenant_held",
         asset="account_type_changes",
         severity="error",
-        description="No tenant is held by the gate. One that is would have lost too many customers "
-        "to orders that are gone: look for missing orders; if they are meant to be gone, run with "
-        "allow_mass_change.",
+        description="No tenant is held by the gate. Of one that is, too many customers would be "
+        "demoted because orders are gone: look for missing orders; if they are meant to be gone, "
+        "run with allow_mass_change.",
         read=_read_holds,
         expectations=_is_zero("holds"),
         message=lambda row: (

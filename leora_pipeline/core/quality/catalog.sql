@@ -76,9 +76,9 @@ GROUP BY t.id, t.slug
 ORDER BY t.slug
 
 -- name: disagreements
--- The first customers of each tenant whose type is not the one that the rule gives now. Those whom
--- only the time that has passed since their state was derived has outdated, and those who are
--- pending, are no disagreement: a run takes them up.
+-- The first customers of each tenant whose type is not the one that the rule gives now. Those
+-- that are due by time since their state was derived, and those that are pending, are no
+-- disagreement: a run takes them up.
 SELECT w.tenant_id, w.customer_id
 FROM (
   SELECT

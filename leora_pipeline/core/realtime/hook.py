@@ -1,7 +1,7 @@
 """The hook: for services that want a customer's type to be right as soon as an order is there.
 
-Nobody has to call it: capture sees every order anyway. It never raises and waits for nobody, as it
-is called while somebody places an order; what it cannot do at once is left to the listener, or the
+Nobody has to call it: capture sees every order anyway. It never raises and waits for no lock, as it
+is called while an order is placed; what it cannot do at once is deferred to the listener, or the
 next run. The work is done by one SQL function, which services in any language may call.
 """
 
@@ -93,8 +93,8 @@ def after_order_create_batch(
 ) -> HookResult:
     """Brings the customers of new orders up to date, set at a time.
 
-    Never raises: what goes wrong is logged and told by the result, and those customers are left to
-    the listener or the next run.
+    Never raises: what goes wrong is logged and is in the result, and those customers are deferred
+    to the listener or the next run.
 
     Args:
         events: The orders.
@@ -102,7 +102,7 @@ def after_order_create_batch(
             orders have to be committed.
         connection: The caller's own connection, instead, in whose transaction it is done, so that
             an order that is not yet committed counts. Call it last: the customers stay locked
-            until that transaction ends. Customers whom the pipeline has never seen are left.
+            until that transaction ends. Customers that have no state yet are deferred.
 
     Returns:
         What became of the customers.

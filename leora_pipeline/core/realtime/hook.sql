@@ -1,5 +1,5 @@
 -- name: wait_briefly
--- Ends what would wait, as the function does: for a locked table, or a customer just being met.
+-- Ends what would wait, as the function does: for a locked table, or a state that another session creates.
 SET LOCAL lock_timeout = '50ms'
 
 -- name: tenants_of

@@ -1,4 +1,4 @@
-"""The listener: looks every few milliseconds for noted changes, and takes them batch by batch.
+"""The listener: polls every few milliseconds for pending customers, and takes them batch by batch.
 
 Several may run; they share the work by claiming what nobody else has claimed. Whatever ends one,
 it leaves nothing half-done, as a batch is one transaction. What does not belong here: what is done
@@ -41,10 +41,10 @@ POLL_SECONDS = 0.025
 
 NOTIFIED_POLL_SECONDS = 1.0
 """How long a listener that is notified waits before it looks all the same: a notification that
-nobody heard is lost."""
+no session received is gone."""
 
 ACTIONABLE_SECONDS = 1.0
-"""How long to wait between two looks at who is overdue, or still to be told."""
+"""How long to wait between two queries for actionable customers."""
 
 ACTIONABLE_SHARE = 20
 """That look takes at most one part in so many of the time: it pauses so many times as long."""
@@ -101,8 +101,8 @@ class Listener:
         # Unlike an Event, a SimpleQueue may be used by the handler of a signal, at whatever moment.
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._pauses: dict[UUID, _Pause] = {}
-        # Up to where each tenant's pending rows are left for now, where somebody holds those
-        # customers, or a backlog is being taken.
+        # Up to where each tenant's pending rows are skipped for now: another session holds those
+        # customers, or more than a batch is being taken.
         self._skipped_up_to: dict[UUID, int] = {}
         self._actionable: dict[UUID, UUID] = {}
         self._report_at = self._actionable_at = 0.0
@@ -120,20 +120,20 @@ class Listener:
 
     def run(self) -> None:
         """Listens until it is stopped, whatever becomes of the database meanwhile."""
-        lost = _Pause()
+        down = _Pause()
         while not self._is_stopped:
             try:
                 with self._connected() as wire:
                     require_fit_database(self.engine)
                     while not self._is_stopped:
                         self._look(wire)
-                        if lost.until:
+                        if down.until:
                             logger.warning("The database is back")
-                            lost = _Pause()
+                            down = _Pause()
             except (psycopg.Error, sa.exc.DBAPIError, LeoraError) as error:
                 if self._is_stopped:
                     return
-                seconds = lost.lengthen()
+                seconds = down.lengthen()
                 logger.error("%s (the next try is in %.1f s)", one_line(error), seconds)
                 self._sleep(seconds)
 
@@ -175,7 +175,7 @@ class Listener:
             self._sleep(self.poll_seconds)
 
     def _take_pending(self, wire: psycopg.Connection) -> bool:
-        """Takes a batch of every tenant, so that none waits for another's backlog.
+        """Takes a batch of every tenant, so that none waits until another's queue is empty.
 
         Returns:
             Whether there was any to take: more may have come meanwhile.
@@ -203,14 +203,14 @@ class Listener:
         return has_worked
 
     def _take_actionable(self) -> bool:
-        """Takes a batch of every tenant of whom somebody is overdue, or still to be told.
+        """Takes a batch of every tenant that has actionable customers.
 
         Returns:
             Whether a tenant has more than that.
         """
         begun = time.monotonic()
         if not self._actionable and begun >= self._actionable_at:
-            self._skipped_up_to.clear()  # Who was left, is next.
+            self._skipped_up_to.clear()  # The skipped are next.
             self._actionable = dict.fromkeys(
                 find_actionable_tenants(self.engine, self._writer.as_of, or_pending=False),
                 UUID(int=0),
@@ -235,7 +235,7 @@ class Listener:
     def _watched(self, tenant_id: UUID) -> Iterator[bool]:
         """Keeps a tenant's failure from the others; yields whether the tenant has to be left alone.
 
-        A lost connection is everybody's, and goes on to whoever opens the next.
+        A broken connection concerns all tenants, and is raised to what opens the next.
         """
         pause = self._pauses.get(tenant_id)
         is_paused = pause is not None and time.monotonic() < pause.until

@@ -1,4 +1,4 @@
-"""One customer, brought up to date for whoever asks for it by id."""
+"""One customer, brought up to date on request, by its id."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What people are told of how things stand. Only reads."""
+"""What people are shown of how things are. Only reads."""

@@ -19,7 +19,7 @@ CAUSES = {
     "listener": "found by the listener",
     "hook": "asked for, for this customer",
 }
-"""What the causes of transitions mean, but for ``by hand``, which is told with the type."""
+"""What the causes of transitions mean, but for ``by hand``, which is explained with the type."""
 
 
 EXCLUSIONS = {
@@ -33,7 +33,7 @@ EXCLUSIONS = {
 
 
 def explain_transition(row: sa.Row[Any]) -> str:
-    """Says why a type was changed; one that somebody had set by hand is told as such."""
+    """Says why a type was changed; names one that was set by hand."""
     by_hand = (
         f"somebody had set {row.from_type} by hand"
         if row.from_type
@@ -41,10 +41,10 @@ def explain_transition(row: sa.Row[Any]) -> str:
     )
     if row.cause == "by hand":
         return f"{by_hand}; corrected to {row.to_type}"
-    told = CAUSES.get(row.cause, row.cause)
+    cause = CAUSES.get(row.cause, row.cause)
     if row.is_set_by_hand:
-        return f"{told}; before that {by_hand}"
-    return told if row.from_type else f"first classification ({told})"
+        return f"{cause}; before that {by_hand}"
+    return cause if row.from_type else f"first classification ({cause})"
 
 
 def explain_type(today: sa.Row[Any], is_imported: bool) -> str:

@@ -69,7 +69,7 @@ class LoggedTransition:
         recorded_at: When it was written (UTC).
         tenant_id: The tenant that the customer belonged to.
         tenant_slug: That tenant's slug, or None where the tenant is gone.
-        from_type: The type that the CRM had, whoever had set it; None for none yet.
+        from_type: The type that the CRM had, whatever had set it; None for none yet.
         to_type: The type that was written.
         last_order_at: The last order date (UTC) that the rule judged by, or None.
         as_of: The instant that it judged by.

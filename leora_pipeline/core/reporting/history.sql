@@ -16,8 +16,7 @@ LIMIT 1
 
 -- name: today
 -- What the rule gives one customer, why, where the CRM differs, and what that waits for. An
--- incremental run sees a customer that is pending, one whose state says that the CRM has to be told,
--- and one whom time has outdated; everything else is found by full runs. What a hold stops is what
+-- incremental run sees a customer that is pending, unsynced, or due by time; everything else is found by full runs. What a hold stops is what
 -- apply withholds: a lower type, and a date that goes back.
 SELECT
   d.crm_type,

@@ -86,7 +86,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A tenant's customers whom the CRM's database refuses to have written.
+    """A tenant's customers that the CRM's database refuses to have written.
 
     Attributes:
         tenant_id: The tenant's id.
@@ -116,7 +116,7 @@ class ListenerStatus:
 
 @dataclass(frozen=True)
 class Incident:
-    """A problem that people were told of, open until `resolved_at` (UTC)."""
+    """A problem that people were notified of, open until `resolved_at` (UTC)."""
 
     tenant_slug: str
     kind: str
@@ -140,10 +140,11 @@ class Status:
         queues: The tenants that have changes pending.
         quarantined: The tenants that have quarantined customers.
         listeners: The real-time workers that run.
-        unsynced: Customers that the CRM still has to be told about, of tenants that are not held.
+        unsynced: Customers of tenants that are not held whose row in the CRM still has to be
+            written.
         oldest_transaction_seconds: The age of the oldest open transaction on the server, which
             keeps dead rows alive; None where there is none, or the role may not see others'.
-        incidents: What people were told is wrong: the open, and those resolved within a day.
+        incidents: What people were notified of: the open, and those resolved within a day.
         unsent_messages: Messages of alerts and digests that wait to be delivered.
         delivery_error: Why the latest of them that was tried could not be; None where none was.
     """

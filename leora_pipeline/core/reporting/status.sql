@@ -55,7 +55,7 @@ LEFT JOIN LATERAL (
 ORDER BY t.slug
 
 -- name: unsynced
--- Customers that the CRM still has to be told about; those of held tenants wait on purpose.
+-- Customers that are unsynced; those of held tenants are so on purpose.
 SELECT count(*) AS unsynced
 FROM leora_pipeline.customer_state AS s
 WHERE s.needs_sync AND NOT EXISTS (

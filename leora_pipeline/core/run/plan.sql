@@ -3,7 +3,7 @@
 DELETE FROM leora_pipeline.account_type_change WHERE tenant_id = :tenant_id
 
 -- name: plan_from_state
--- The change set of one tenant, from the state: where the CRM has to be told.
+-- The change set of one tenant, from the state: where the CRM needs a sync.
 INSERT INTO leora_pipeline.account_type_change
   (run_id, tenant_id, customer_id, from_type, to_type, last_order_at, reason)
 SELECT

@@ -29,8 +29,8 @@ Progress = Callable[[str, int], None]
 
 
 Mode = Literal["full", "incremental", "partial"]
-"""A full run takes all steps over whole tenants, an incremental one over the customers for whom
-there is something to do; a partial one takes only some of the steps."""
+"""A full run takes all steps over whole tenants, an incremental one over the customers that
+there is something to do for; a partial one takes only some of the steps."""
 
 
 def no_progress(step: str, customers: int) -> None:

@@ -23,7 +23,7 @@ FILES = (
 def definitions() -> list[str]:
     """Returns the SQL that puts all functions in place, a text for each file.
 
-    The last one makes ``functions_fingerprint()``, by which a schema tells which functions it has.
+    The last one makes ``functions_fingerprint()``, by which a schema shows which functions it has.
     """
     texts = [(FUNCTIONS_FOLDER / file).read_text(encoding="utf-8") for file in FILES]
     return [

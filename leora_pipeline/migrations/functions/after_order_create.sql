@@ -18,8 +18,8 @@ BEGIN
       SELECT c."tenantId", array_agg(c.id) FROM "Customer" AS c
       WHERE c.id = ANY (p_customer_ids) GROUP BY c."tenantId"
     LOOP
-      -- Waits for nobody, since this may be the CRM's own transaction, and meets nobody for the
-      -- first time: others who meet the customer too would wait for it to end.
+      -- Waits for no lock, since this may be the CRM's own transaction, and creates no state: other
+      -- sessions that create it too would wait for this one to end.
       SELECT array_agg(l.customer_id) INTO v_locked FROM (
         SELECT s.customer_id
         FROM leora_pipeline.customer_state AS s
@@ -32,7 +32,7 @@ BEGIN
       PERFORM leora_pipeline.refresh_locked(
         v_tenant_id, v_locked, v_locked, NULL, p_write_last_order_date
       );
-      -- Upward alone, as of a held tenant: a demotion is for those who can ask the gate.
+      -- Upward alone, as of a held tenant: a demotion is for paths that can ask the gate.
       SELECT
         v_seen || COALESCE(array_agg(w.customer_id) FILTER (WHERE NOT w.is_withheld), '{}'),
         v_written || COALESCE(array_agg(w.customer_id) FILTER (WHERE w.is_written), '{}')
@@ -59,11 +59,11 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.after_order_create IS
-  'Brings customers up to date in the transaction of whoever calls it, waiting for nobody and '
+  'Brings customers up to date in the transaction that calls it, waiting for no lock and '
   'failing nothing: updated, unchanged, deferred (to the next run, seconds later), or unknown';
 
--- It runs as the pipeline's role, so nobody may put other tables in the place of the CRM's; those
--- stand in whatever schema this migration finds them in.
+-- It runs as the pipeline's role, so no caller may put other tables in the place of the CRM's. Those
+-- are in whatever schema this migration finds them in.
 DO $$
 DECLARE
   v_schema text;

@@ -1,8 +1,8 @@
 -- Change capture: what the triggers of triggers.sql call. Their columns are named in strings that
 -- PostgreSQL resolves when it runs them, so that the CRM's migrations are free. They run as the
 -- pipeline's role, with a search path and a lock timeout of their own, and turn every error into a
--- warning: a change that is not noted is found by the nightly run, while one that fails is the CRM's
--- loss. One function a table, so that to replace or to drop one locks one table of the CRM's.
+-- warning: the nightly run finds a change that was not captured, while a statement that
+-- fails is the CRM's loss. One function a table, so that to replace or to drop one locks one table of the CRM's.
 
 CREATE OR REPLACE FUNCTION leora_pipeline.leave_time() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -26,7 +26,7 @@ COMMENT ON FUNCTION leora_pipeline.leave_time IS
 
 CREATE OR REPLACE FUNCTION leora_pipeline.wake_listeners() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  -- Only where somebody asked for it: a transaction that notifies commits alone in the database.
+  -- Only where a listener asked for it: a transaction that notifies commits alone in the database.
   IF EXISTS (
     SELECT FROM leora_pipeline.listener
     WHERE wants_notify AND seen_at > clock_timestamp() - interval '30 seconds'
@@ -34,11 +34,11 @@ BEGIN
     NOTIFY leora_pipeline_pending;
   END IF;
 EXCEPTION WHEN OTHERS THEN
-  NULL;  -- What is noted counts for more than that somebody is woken; listeners poll too.
+  NULL;  -- That a change is captured counts for more than that a listener wakes: it polls too.
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.wake_listeners IS
-  'Notifies the listeners that asked for it of what was noted';
+  'Notifies the listeners that asked for it of what was captured';
 
 CREATE OR REPLACE FUNCTION leora_pipeline.capture_orders() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -76,13 +76,13 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.capture_orders IS
-  'Trigger of "Order": notes the customers of orders that came, went, or changed in what matters';
+  'Trigger of "Order": enqueues the customers of orders that came, went, or changed in what matters';
 
 CREATE OR REPLACE FUNCTION leora_pipeline.capture_customers() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
 BEGIN
-  -- The pipeline's own writes say so, and need not be looked at.
+  -- The pipeline's own writes are marked, and need no refresh.
   IF TG_OP = 'UPDATE' AND current_setting('leora_pipeline.is_applying', true) = 'on' THEN
     RETURN NULL;
   END IF;
@@ -112,5 +112,5 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.capture_customers IS
-  'Trigger of "Customer": notes new customers, those who moved, and those whose type or date somebody '
-  'else than the pipeline changed';
+  'Trigger of "Customer": enqueues new customers, those that moved, and those whose type or date '
+  'anything but the pipeline changed';

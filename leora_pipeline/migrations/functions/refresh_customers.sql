@@ -6,9 +6,9 @@ CREATE OR REPLACE FUNCTION leora_pipeline.ensure_customer_state(
   p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz
 ) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = 'force_custom_plan' AS $$
 BEGIN
-  -- It remembers what the CRM had before the pipeline wrote anything. In the order of ids, as all
-  -- locks are taken. Who has a state is left out: to find the conflict, the insert would wait for
-  -- whoever changes it.
+  -- The state keeps what the CRM had before the pipeline wrote anything. In the order of ids, as all
+  -- locks are taken. A customer that has a state is left out: to find the conflict, the insert would
+  -- wait for a session that changes it.
   INSERT INTO leora_pipeline.customer_state
     (tenant_id, customer_id, account_type, ever_ordered, needs_sync, synced_type, synced_order_at, as_of)
   SELECT
@@ -26,7 +26,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.ensure_customer_state IS
-  'Gives customers met for the first time a state, so that there is a row to lock';
+  'Creates a state for customers that have none, so that there is a row to lock';
 
 CREATE OR REPLACE FUNCTION leora_pipeline.refresh_locked(
   p_tenant_id uuid, p_customer_ids uuid[], p_locked uuid[], p_as_of timestamptz,
@@ -36,8 +36,8 @@ DECLARE
   v_as_of timestamptz;
   v_reclassification_id bigint;
 BEGIN
-  -- The pending rows that this statement sees of customers who are locked, or gone; what is derived
-  -- after it has seen all that they speak of. A row that somebody has claimed is theirs.
+  -- The pending rows that this statement sees of customers that are locked, or gone. What is derived
+  -- after it includes all that they are about. A row that another session has claimed is left to it.
   DELETE FROM leora_pipeline.pending_customer AS p
   USING (
     SELECT q.tenant_id, q.pending_id
@@ -52,12 +52,11 @@ BEGIN
   ) AS seen
   WHERE p.tenant_id = seen.tenant_id AND p.pending_id = seen.pending_id;
 
-  -- Of the locked ones alone: a customer who has come to the tenant since may be somebody else's by
-  -- now. Where the CRM need not be told, its type from now on rests on this last order date.
+  -- Of the locked ones alone: another session may hold a customer that has come to the tenant since. Where no sync is needed, the CRM's type rests on this last order date from now on.
   -- Written as an insert that always finds its row: as an update it would join the states twice,
   -- and while their statistics are young the planner takes them for empty and joins by nested loops.
-  -- Which shifts the policy that it derives by has made, is read in the same statement: by one read
-  -- before or after it, a policy changed in between would be taken for lost orders.
+  -- The reclassifications of the policy that it derives by are read in the same statement: read before
+  -- or after it, a policy changed in between would be taken for order loss.
   v_as_of := COALESCE(p_as_of, leora_pipeline.clock());
   WITH derived AS (
     INSERT INTO leora_pipeline.customer_state AS s
@@ -99,8 +98,8 @@ BEGIN
   FROM leora_pipeline.policy_reclassification AS f WHERE f.tenant_id = p_tenant_id;
 
   -- Where a policy has taken the date back behind the one that the CRM's type rests on, it rests on
-  -- that of the policy: what goes back behind this one too has been lost. Of several shifts, what
-  -- they make together.
+  -- that of the policy: what goes back behind this one too is order loss. Of several
+  -- reclassifications, what they make together.
   IF v_reclassification_id IS NOT NULL THEN
     WITH seen AS (
       DELETE FROM leora_pipeline.policy_reclassification AS f
@@ -127,13 +126,13 @@ BEGIN
     WHERE s.tenant_id = p_tenant_id AND s.customer_id = f.customer_id AND s.needs_sync;
   END IF;
 
-  -- The states of customers who are gone.
+  -- The states of customers that are gone.
   DELETE FROM leora_pipeline.customer_state AS s
   WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_locked) AND NOT EXISTS (
     SELECT FROM "Customer" AS c WHERE c."tenantId" = s.tenant_id AND c.id = s.customer_id
   );
 
-  -- A customer of whom the CRM need not be told does not stay in quarantine.
+  -- A customer that needs no sync does not stay in quarantine.
   UPDATE leora_pipeline.customer_state AS s
   SET error = NULL, failures = 0, quarantined_at = NULL, retry_at = NULL
   WHERE s.tenant_id = p_tenant_id AND s.customer_id = ANY (p_locked)
@@ -151,8 +150,8 @@ DECLARE
   v_locked uuid[];
 BEGIN
   PERFORM leora_pipeline.ensure_customer_state(p_tenant_id, p_customer_ids, p_as_of);
-  -- Passes over those that somebody holds: another refresh, or the CRM's own transaction that called
-  -- the hook and may stay open for long.
+  -- Skips those that another session holds: a refresh, or a transaction of the CRM that called the
+  -- hook and may stay open for long.
   SELECT COALESCE(array_agg(l.customer_id), '{}') INTO v_locked FROM (
     SELECT s.customer_id
     FROM leora_pipeline.customer_state AS s
@@ -167,4 +166,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.refresh_customers IS
-  'Derives customers anew under lock, and returns those whose state was held by nobody else';
+  'Derives customers anew under lock, and returns those whose state it could lock';

@@ -19,7 +19,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.order_loss_customers IS
-  'Those of some customers whom the CRM would see demoted because an order is gone';
+  'Which of some customers would be demoted in the CRM by order loss';
 
 CREATE OR REPLACE FUNCTION leora_pipeline.write_customers(
   p_tenant_id uuid, p_customer_ids uuid[], p_as_of timestamptz, p_write_dates boolean,
@@ -31,11 +31,10 @@ CREATE OR REPLACE FUNCTION leora_pipeline.write_customers(
 DECLARE
   v_now timestamptz := leora_pipeline.clock();
 BEGIN
-  -- Tells the trigger of "Customer" that this is the pipeline's own, and no more than this: the
-  -- transaction may be the CRM's. (Not a setting of the function: those a superuser has to allow.)
+  -- Marks for the trigger of "Customer" that this write is the pipeline's own, and no more than this
+  -- one: the transaction may be the CRM's. (Not a setting of the function: those a superuser has to allow.)
   PERFORM set_config('leora_pipeline.is_applying', 'on', true);
-  -- A held tenant's downward moves are left, to be told another time: a lower type, and a date that
-  -- goes back. The enum is computed before the UPDATE, as distributed tables ask for.
+  -- A held tenant's downward moves stay unsynced: a lower type, and a date that goes back. The enum is computed before the UPDATE, as distributed tables ask for.
   RETURN QUERY
   WITH differing AS (
     SELECT
@@ -75,7 +74,7 @@ BEGIN
       d.date_differs AND NOT d.is_held_date AS writes_date,
       d.type_differs AND d.is_held_type OR d.date_differs AND d.is_held_date AS withheld,
       d.type_differs AND NOT d.is_held_type
-        OR NOT (d.type_differs AND d.is_held_type OR d.date_differs AND d.is_held_date) AS is_told,
+        OR NOT (d.type_differs AND d.is_held_type OR d.date_differs AND d.is_held_date) AS is_synced,
       CASE WHEN d.type_differs AND NOT d.is_held_type THEN d.account_type::"AccountType"
            ELSE d.crm_type END AS new_type,
       CASE WHEN d.date_differs AND NOT d.is_held_date THEN d.last_order_at AT TIME ZONE 'UTC'
@@ -103,16 +102,16 @@ BEGIN
     WHERE m.writes_type
     ORDER BY m.id
   ),
-  told AS (
+  synced AS (
     UPDATE leora_pipeline.customer_state AS s
     SET needs_sync = m.withheld,
-        synced_type = CASE WHEN m.is_told THEN m.new_type::text ELSE s.synced_type END,
+        synced_type = CASE WHEN m.is_synced THEN m.new_type::text ELSE s.synced_type END,
         synced_order_at = CASE WHEN m.withheld THEN s.synced_order_at ELSE m.last_order_at END,
-        reclassified_by_policy = s.reclassified_by_policy AND NOT m.is_told,
+        reclassified_by_policy = s.reclassified_by_policy AND NOT m.is_synced,
         error = NULL, failures = 0, quarantined_at = NULL, retry_at = NULL
     FROM moves AS m
     WHERE s.tenant_id = p_tenant_id AND s.customer_id = m.id
-      AND (m.is_told OR s.retry_at IS NOT NULL)
+      AND (m.is_synced OR s.retry_at IS NOT NULL)
   )
   SELECT m.id, m.writes_type OR m.writes_date, m.writes_type, m.withheld
   FROM moves AS m;
@@ -120,5 +119,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.write_customers IS
-  'Writes customers whom the transaction has locked, with their states, where the CRM differs from '
-  'the state; logs each change of type, and notes what the CRM is told';
+  'Writes customers that the transaction has locked, with their states, where the CRM differs from '
+  'the state; logs each change of type, and records what is synced';

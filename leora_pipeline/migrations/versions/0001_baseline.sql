@@ -1,5 +1,5 @@
 -- The pipeline's schema. Types of the CRM stand here as text, and nothing here depends on an object
--- of the CRM: its own migrations must never meet ours. Functions that read its tables are strings
+-- of the CRM: nothing here may block its own migrations. Functions that read its tables are strings
 -- to PostgreSQL, without a dependency. Every key leads with the tenant.
 
 CREATE TABLE leora_pipeline.tenant_policy (
@@ -77,13 +77,13 @@ COMMENT ON COLUMN leora_pipeline.customer_state.imported_order_at IS
   'The date that the CRM had before the first order that counts; returns when the last one goes';
 COMMENT ON COLUMN leora_pipeline.customer_state.ever_ordered IS
   'Whether the customer ever had an order that counts';
-COMMENT ON COLUMN leora_pipeline.customer_state.needs_sync IS 'Whether the CRM still has to be told';
+COMMENT ON COLUMN leora_pipeline.customer_state.needs_sync IS 'Whether the CRM differs and has to be written';
 COMMENT ON COLUMN leora_pipeline.customer_state.synced_type IS
   'The type that the CRM had when it last agreed; another one there now was set by hand';
 COMMENT ON COLUMN leora_pipeline.customer_state.synced_order_at IS
-  'The last order date that the CRM''s type rests on; one that went back since marks a lost order';
+  'The last order date that the CRM''s type rests on; one that went back since marks order loss';
 COMMENT ON COLUMN leora_pipeline.customer_state.reclassified_by_policy IS
-  'Whether the type is what a change of the tenant''s policy made of it, and still to be told';
+  'Whether the type is what a change of the tenant''s policy made of it, and still unsynced';
 COMMENT ON COLUMN leora_pipeline.customer_state.as_of IS 'The instant for which this was derived';
 COMMENT ON COLUMN leora_pipeline.customer_state.error IS
   'Why the CRM''s database refused to have the customer written; null where it did not';
@@ -202,7 +202,7 @@ COMMENT ON TABLE leora_pipeline.account_type_distribution IS
   'Customers by type, a row a tenant and day; pinned ones stand apart and are no part of the rest';
 
 -- Change capture: an append-only table of customers to look at, filled by the triggers. Several rows
--- a customer, no unique key, no foreign key: whoever writes to the CRM adds rows and meets nobody.
+-- a customer, no unique key, no foreign key: a session that writes to the CRM only adds rows, and waits for none.
 
 CREATE TABLE leora_pipeline.pending_customer (
   tenant_id uuid NOT NULL,
@@ -220,7 +220,7 @@ CREATE TABLE leora_pipeline.pending_customer (
   autovacuum_analyze_threshold = 1000
 );
 COMMENT ON TABLE leora_pipeline.pending_customer IS
-  'Customers whom a change of the CRM concerns, until a refresh has looked at them';
+  'Captured changes of customers, until a refresh has taken them';
 
 CREATE TABLE leora_pipeline.policy_change (
   tenant_id uuid NOT NULL,
@@ -233,8 +233,8 @@ CREATE TABLE leora_pipeline.policy_change (
 COMMENT ON TABLE leora_pipeline.policy_change IS
   'Who changed a tenant''s policy when: those of its values that changed, before and after';
 
--- Append-only like pending_customer: whoever changes a policy meets no run. One change of a tenant's
--- policy commits after the other, so that reclassification_id tells which of them a run has seen.
+-- Append-only like pending_customer: a change of a policy waits for no run. One change of a tenant's
+-- policy commits after the other, so that reclassification_id shows which of them a run has seen.
 CREATE TABLE leora_pipeline.policy_reclassification (
   tenant_id uuid NOT NULL,
   reclassification_id bigint GENERATED ALWAYS AS IDENTITY,
@@ -260,8 +260,8 @@ CREATE TABLE leora_pipeline.listener (
 COMMENT ON TABLE leora_pipeline.listener IS
   'The real-time workers that run; one not seen for 30 seconds was killed';
 
--- Alerts: what people were told is wrong (incident), the messages to be delivered (alert_message, an
--- outbox that is written in the transaction of what it tells), and the tenants' own addresses.
+-- Alerts: what people were notified of (incident), the messages to be delivered (alert_message, an
+-- outbox that is written in the transaction of what it reports), and the tenants' own addresses.
 
 CREATE TABLE leora_pipeline.incident (
   tenant_id uuid NOT NULL,

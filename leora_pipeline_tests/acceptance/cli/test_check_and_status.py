@@ -146,7 +146,7 @@ def test_status_is_1_while_a_tenant_is_held_or_its_last_run_failed(
     assert re.search(r"❌ broken: .*the disk is made of cheese", failed.out)
 
 
-def test_status_counts_who_still_has_to_be_told(crm_of_user: Crm, leora: Leora) -> None:
+def test_status_counts_who_still_is_unsynced(crm_of_user: Crm, leora: Leora) -> None:
     customer = crm_of_user.customer(crm_of_user.tenant(), None)
     with crm_of_user.engine.connect() as someone, someone.begin():
         someone.exec_driver_sql(f"SELECT FROM \"Customer\" WHERE id = '{customer}' FOR UPDATE")

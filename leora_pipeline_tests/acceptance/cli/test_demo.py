@@ -35,9 +35,6 @@ from leora_pipeline_tests.processes import (
     wait_until,
 )
 
-pytestmark = pytest.mark.xdist_group("demo")
-"""They share servers that take long to start."""
-
 
 @dataclass(frozen=True)
 class Checkout:

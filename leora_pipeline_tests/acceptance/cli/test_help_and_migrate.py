@@ -21,7 +21,7 @@ pytestmark = [
 @pytest.mark.parametrize(
     "command", ["", "demo", "dev", "migrate", "update", "preview", "check", "status", "alerts"]
 )
-def test_help_tells_what_each_command_does_without_a_database(leora: Leora, command: str) -> None:
+def test_help_says_what_each_command_does_without_a_database(leora: Leora, command: str) -> None:
     told = leora(*command.split(), "--help")
 
     assert told.code == 0

@@ -140,7 +140,7 @@ def test_a_database_that_forbids_writes_will_do(crm_of_user: Crm, leora: Leora) 
     assert leora("history", str(customer)).code == 0
 
 
-def test_dates_that_are_left_to_the_crm_are_not_told(
+def test_dates_that_are_left_to_the_crm_are_not_synced(
     crm_of_user: Crm, leora: Leora, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     customer = crm_of_user.customer(crm_of_user.tenant(), "ACTIVE", orders=(ago(days=1),))
@@ -166,7 +166,7 @@ def test_orders_beyond_the_limit_are_counted(crm_of_user: Crm, leora: Leora) -> 
     assert leora("history", str(customer), "--limit", "0").code == 2
 
 
-def test_a_customer_who_is_gone_or_moved_is_told_with_the_tenant_of_each_transition(
+def test_a_customer_who_is_gone_or_moved_is_reported_with_the_tenant_of_each_transition(
     crm_of_user: Crm, leora: Leora
 ) -> None:
     customer = crm_of_user.customer(crm_of_user.tenant("cellar"), orders=(ago(days=1),))
@@ -207,7 +207,7 @@ def test_an_id_that_nobody_has_is_wrong_usage_in_one_line(
     assert (outcome.code, outcome.out, outcome.error) == (2, "", error)
 
 
-def test_help_tells_what_it_does(leora: Leora) -> None:
+def test_help_says_what_it_does(leora: Leora) -> None:
     told = leora("history", "--help")
 
     assert told.code == 0

@@ -38,7 +38,7 @@ def written(crm: Crm) -> dict[str, object]:
     return {table: rows for table, rows in crm.contents().items() if table != "sequences"}
 
 
-def test_a_policy_is_changed_told_and_taken_back(
+def test_a_policy_is_changed_reported_and_taken_back(
     crm_of_user: Crm, pipeline_url: str, tenant: UUID
 ) -> None:
     env = environment(LEORA_DATABASE_URL=pipeline_url, LOGNAME="ann")
@@ -115,7 +115,7 @@ def test_json_is_one_object(leora: Leora, tenant: UUID) -> None:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_a_pipe_without_yes_is_told_and_nothing_is_written(
+def test_a_pipe_without_yes_is_reported_and_nothing_is_written(
     crm_of_user: Crm, leora: Leora, tenant: UUID, as_json: bool
 ) -> None:
     before = written(crm_of_user)

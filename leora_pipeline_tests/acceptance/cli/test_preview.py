@@ -184,7 +184,7 @@ def test_preview_of_another_instant_advises_nothing_that_an_update_would_not_do(
             assert "--as-of 2026-01-31" in line, "an update of now would correct others"
 
 
-def test_preview_foretells_exactly_what_update_then_does(crm_of_user: Crm, leora: Leora) -> None:
+def test_preview_predicts_exactly_what_update_then_does(crm_of_user: Crm, leora: Leora) -> None:
     crm_of_user.load(HEALTHY)
     foretold = json_of(leora("preview", "--json"))["results"][0]
     assert foretold["incorrect"]

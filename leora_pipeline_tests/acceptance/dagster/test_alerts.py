@@ -67,7 +67,7 @@ def test_a_breach_five_more_runs_and_a_recovery_are_two_messages(
     assert leora("status").code == 0
 
 
-def test_a_dead_daemon_is_told_although_incremental_runs_went_on(
+def test_a_dead_daemon_is_reported_although_incremental_runs_went_on(
     crm_of_user: Crm, leora: Leora, hook: Webhook
 ) -> None:
     tenant = crm_of_user.tenant("asleep")

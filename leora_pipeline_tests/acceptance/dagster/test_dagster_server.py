@@ -34,9 +34,6 @@ from leora_pipeline_tests.processes import (
 )
 from leora_pipeline_tests.receivers import Webhook, webhook
 
-pytestmark = pytest.mark.xdist_group("dagster-server")
-"""They share servers that take long to start."""
-
 HEALTHY = SampleTenant("hillside", "Hillside", "UTC", 68, 8, 24, 2)
 OTHER = SampleTenant("riverside", "Riverside", "UTC", 30, 4, 9, 0)
 
@@ -164,7 +161,7 @@ def test_an_order_in_the_database_is_enough_for_the_sensor(dagster: Server) -> N
     assert dagster.crm.pending() == set()
 
 
-def test_what_is_wrong_is_told_by_the_daemon_and_so_is_its_end(
+def test_what_is_wrong_is_taken_by_the_daemon_and_so_is_its_end(
     dagster: Server, hook: Webhook
 ) -> None:
     title = "[Leora] newcomer: poor retention"

@@ -13,9 +13,6 @@ from leora_pipeline_tests.processes import (
     wait_until,
 )
 
-pytestmark = pytest.mark.xdist_group("killed-runs")
-"""They share servers that take long to start."""
-
 
 def test_without_a_listener_the_sensor_launches_a_run_for_an_order(
     dev: Dev, request: pytest.FixtureRequest

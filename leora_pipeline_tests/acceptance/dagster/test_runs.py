@@ -274,7 +274,7 @@ def test_a_run_re_executed_from_its_failure_is_no_full_success(
     assert any("the last full run failed" in problem.message for problem in problems)
 
 
-def test_a_nightly_run_tells_once_whom_to_win_back(crm_of_user: Crm, launch: Launch) -> None:
+def test_a_nightly_run_reports_once_whom_to_win_back(crm_of_user: Crm, launch: Launch) -> None:
     crm_of_user.load(HEALTHY)
 
     first, second = launch(), launch()
@@ -471,7 +471,7 @@ def test_a_missing_or_unfit_database_fails_the_run_with_the_way_out(
         assert "s3cret" not in everything
 
 
-def test_the_sensor_tells_what_is_wrong_and_launches_nothing(
+def test_the_sensor_reports_what_is_wrong_and_launches_nothing(
     crm_of_user: Crm, leora: Leora, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = crm_of_user.tenant("broken")

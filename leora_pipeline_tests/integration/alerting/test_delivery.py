@@ -158,7 +158,7 @@ def test_an_address_that_fails_holds_up_no_other_and_is_retried_alone(
     assert other.titles == hook.titles == [OPENED, RESOLVED]
 
 
-def test_the_end_of_an_incident_is_not_told_before_its_beginning(
+def test_the_end_of_an_incident_is_not_reported_before_its_beginning(
     engine: sa.Engine, cellar: Cellar, hook: Webhook
 ) -> None:
     hook.status = 503
@@ -281,7 +281,7 @@ def test_an_address_that_is_taken_away_is_waited_for_no_more(
         "mailto://leora:s3cret-word@localhost:1?smtp=127.0.0.1&mode=insecure&to=t0ken@example.com",
     ],
 )
-def test_a_bad_address_is_told_without_its_secrets_and_loses_nothing(
+def test_a_bad_address_is_reported_without_its_secrets_and_loses_nothing(
     engine: sa.Engine, cellar: Cellar, hook: Webhook, url: str
 ) -> None:
     cellar.goes_wrong()

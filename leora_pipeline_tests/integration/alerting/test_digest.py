@@ -52,7 +52,7 @@ def set_customer(build: CrmBuilder, customer: UUID, column: str, value: Any) -> 
     build.run(f'UPDATE "Customer" SET "{column}" = :value WHERE id = :id', value=value, id=customer)
 
 
-def test_who_became_target_is_told_once_with_what_a_rep_needs(
+def test_who_became_target_is_reported_once_with_what_a_rep_needs(
     engine: sa.Engine, build: CrmBuilder, cellar: UUID
 ) -> None:
     ordered = ago(days=200)
@@ -69,7 +69,7 @@ def test_who_became_target_is_told_once_with_what_a_rep_needs(
     assert len(bodies(build)) == 1
 
 
-def test_a_customer_who_lapses_again_is_told_again(
+def test_a_customer_who_lapses_again_is_reported_again(
     engine: sa.Engine, build: CrmBuilder, cellar: UUID
 ) -> None:
     customer = build.customer(cellar, "ACTIVE", orders=(ago(days=200),))

@@ -69,7 +69,7 @@ def delivered(build: CrmBuilder, *, hours_ago: float = 0) -> None:
     )
 
 
-def test_a_breach_is_told_once_over_five_runs_and_its_recovery_once(
+def test_a_breach_is_reported_once_over_five_runs_and_its_recovery_once(
     engine: sa.Engine, build: CrmBuilder, cellar: UUID, judge: Judge
 ) -> None:
     judge(cellar)
@@ -138,7 +138,7 @@ def test_reminders_that_reach_nobody_do_not_pile_up(
     assert [row.event for row in waiting] == ["opened", "reminder"]
 
 
-def test_what_happened_before_anybody_heard_is_told_whole(
+def test_what_happened_before_anybody_heard_is_reported_whole(
     engine: sa.Engine, build: CrmBuilder, cellar: UUID, judge: Judge
 ) -> None:
     judge(cellar)
@@ -177,7 +177,7 @@ def test_an_incident_without_its_message_cannot_be(
     assert build.run("SELECT FROM leora_pipeline.incident") == []
 
 
-def test_what_follows_from_something_graver_is_not_told_beside_it(
+def test_what_follows_from_something_graver_is_not_reported_beside_it(
     engine: sa.Engine, build: CrmBuilder, cellar: UUID, judge: Judge
 ) -> None:
     judge(cellar)
@@ -195,7 +195,7 @@ def test_what_follows_from_something_graver_is_not_told_beside_it(
     assert told(build)[3:] == [("high_churn", "opened")]
 
 
-def test_a_warning_is_told_and_leaves_the_status_sound(
+def test_a_warning_is_reported_and_leaves_the_status_sound(
     engine: sa.Engine, build: CrmBuilder, cellar: UUID, judge: Judge
 ) -> None:
     judge(cellar, check="outside_healthy")
@@ -238,7 +238,7 @@ def test_the_incidents_of_a_tenant_that_goes_end(
         ),
     ],
 )
-def test_a_night_that_went_wrong_is_told_until_one_goes_well(
+def test_a_night_that_went_wrong_is_reported_until_one_goes_well(
     engine: sa.Engine, build: CrmBuilder, cellar: UUID, change: str, kind: str
 ) -> None:
     build.run('UPDATE "Tenant" SET "createdAt" = now()')
@@ -258,7 +258,7 @@ def test_a_night_that_went_wrong_is_told_until_one_goes_well(
     assert told(build) == [(kind, "opened"), (kind, "resolved")]
 
 
-def test_a_failed_incremental_run_is_told_until_any_run_heals_it(
+def test_a_failed_incremental_run_is_reported_until_any_run_heals_it(
     engine: sa.Engine, build: CrmBuilder, cellar: UUID
 ) -> None:
     failed = (
@@ -274,7 +274,7 @@ def test_a_failed_incremental_run_is_told_until_any_run_heals_it(
     assert sync_incidents(engine) == Changes(resolved=1)
 
 
-def test_pending_customers_that_do_not_drain_are_told(
+def test_pending_customers_that_do_not_drain_are_reported(
     engine: sa.Engine, build: CrmBuilder, cellar: UUID
 ) -> None:
     build.customer(cellar)
@@ -299,7 +299,7 @@ def test_pending_changes_of_a_tenant_that_is_gone_alarm_nobody(
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
-def test_a_tenant_held_and_released_is_told_step_by_step(
+def test_a_tenant_held_and_released_is_reported_step_by_step(
     engine: sa.Engine, build: CrmBuilder, cellar: UUID, by_hand: bool
 ) -> None:
     for _ in range(30):

@@ -416,14 +416,14 @@ def test_two_writers_below_the_limit_cannot_exceed_it_together(
         assert locked == halves[which], "the two hold different customers"
         return apply_customers(connection, runs[which].writer, tenant, locked).moved
 
-    def tell_second() -> int:
+    def sync_second() -> int:
         with transaction(engine) as connection:
             return tell(connection, 1)
 
     with ThreadPoolExecutor(1) as background:
         with transaction(engine) as first:
             assert tell(first, 0) == 6
-            second = background.submit(tell_second)
+            second = background.submit(sync_second)
             give_up = monotonic() + DEADLINE
             while not build.run(
                 "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "

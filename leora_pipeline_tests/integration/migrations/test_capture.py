@@ -32,7 +32,7 @@ STALL = 2.0
 Noted = Counter[tuple[UUID, UUID]]
 
 
-def noted(build: CrmBuilder) -> Noted:
+def captured(build: CrmBuilder) -> Noted:
     """Returns how many rows are pending for each tenant and customer."""
     return Counter(
         (row.tenant_id, row.customer_id)
@@ -44,7 +44,7 @@ def noted_by(build: CrmBuilder, sql: str, **parameters: Any) -> Noted:
     """Returns what one statement of the CRM makes pending."""
     build.run("DELETE FROM leora_pipeline.pending_customer")
     build.run(sql, **parameters)
-    return noted(build)
+    return captured(build)
 
 
 @pytest.fixture
@@ -75,14 +75,14 @@ def test_a_new_order_makes_its_customer_pending(
     }
 
 
-def test_a_bulk_insert_notes_each_of_its_customers_once(build: CrmBuilder, tenant: UUID) -> None:
+def test_a_bulk_insert_captures_each_of_its_customers_once(build: CrmBuilder, tenant: UUID) -> None:
     customers = [build.customer(tenant) for _ in range(10)]
     assert noted_by(build, INSERT_ORDERS, tenant=tenant, customers=customers, each=100) == {
         (tenant, customer): 1 for customer in customers
     }
 
 
-def test_orders_that_are_copied_in_are_noted_like_any_other(
+def test_orders_that_are_copied_in_are_captured_like_any_other(
     build: CrmBuilder, pipeline_url: str, tenant: UUID
 ) -> None:
     customers = [build.customer(tenant) for _ in range(3)]
@@ -96,7 +96,7 @@ def test_orders_that_are_copied_in_are_noted_like_any_other(
     ):
         for customer in customers * 4:
             copy.write_row((uuid4(), tenant, customer, "DRAFT", stored(ago())))
-    assert noted(build) == {(tenant, customer): 1 for customer in customers}
+    assert captured(build) == {(tenant, customer): 1 for customer in customers}
 
 
 def test_a_statement_that_finds_no_row_makes_nobody_pending(
@@ -145,7 +145,7 @@ def test_an_order_that_changes_in_nothing_that_counts_makes_nobody_pending(
     assert noted_by(build, f'UPDATE "Order" SET {change} WHERE id = :id', id=order) == {}
 
 
-def test_an_update_of_many_orders_notes_only_those_that_changed_and_each_customer_once(
+def test_an_update_of_many_orders_captures_only_those_that_changed_and_each_customer_once(
     build: CrmBuilder, tenant: UUID
 ) -> None:
     changed, unchanged = build.customer(tenant), build.customer(tenant)
@@ -176,7 +176,7 @@ def test_an_order_that_moves_makes_both_of_its_customers_pending(
     ) == {(tenant, customer): 1, (tenant, other): 1}
 
 
-def test_an_order_that_moves_to_another_tenant_is_noted_for_both(
+def test_an_order_that_moves_to_another_tenant_is_captured_for_both(
     build: CrmBuilder, tenant: UUID, customer: UUID, order: UUID
 ) -> None:
     other = build.tenant("market")
@@ -185,7 +185,7 @@ def test_an_order_that_moves_to_another_tenant_is_noted_for_both(
     ) == {(tenant, customer): 1, (other, customer): 1}
 
 
-def test_an_upsert_notes_what_it_inserts_and_what_it_updates(
+def test_an_upsert_captures_what_it_inserts_and_what_it_updates(
     build: CrmBuilder, tenant: UUID, customer: UUID, order: UUID
 ) -> None:
     newcomer = build.customer(tenant)
@@ -299,13 +299,13 @@ def test_the_pipelines_own_writes_make_nobody_pending_and_the_next_ones_of_a_per
     update_account_types(engine=engine)
 
     assert [build.type_of(customer) for customer in customers] == ["ACTIVE"] * 3
-    assert noted(build) == {}
+    assert captured(build) == {}
     # By the same session, out of the engine's pool.
     build.set_type(customers[0], "TARGET")
-    assert noted(build) == {(tenant, customers[0]): 1}
+    assert captured(build) == {(tenant, customers[0]): 1}
     update_customer_account_type(customers[0], engine=engine)
     assert build.type_of(customers[0]) == "ACTIVE"
-    assert noted(build) == {}
+    assert captured(build) == {}
 
 
 # Never to the CRM's harm.
@@ -366,7 +366,7 @@ def test_a_locked_pending_table_neither_fails_nor_stalls_the_crm(
 ) -> None:
     assert order
     session.connection.execute("SET lock_timeout = '7min'")
-    before = noted(build)
+    before = captured(build)
 
     with transaction(engine) as other:
         other.exec_driver_sql("LOCK TABLE leora_pipeline.pending_customer IN ACCESS EXCLUSIVE MODE")
@@ -375,7 +375,7 @@ def test_a_locked_pending_table_neither_fails_nor_stalls_the_crm(
         assert monotonic() - began < STALL
 
     session.assert_warned(what)
-    assert noted(build) == before
+    assert captured(build) == before
     assert session.connection.execute("SHOW lock_timeout").fetchone() == ("7min",)
 
 
@@ -412,7 +412,7 @@ def test_a_role_without_any_right_on_the_pipelines_schema_is_captured(
         build.run(f"DROP OWNED BY {role}")
         build.run(f"DROP ROLE {role}")
 
-    ((found_tenant, found_customer),) = noted(build).elements()
+    ((found_tenant, found_customer),) = captured(build).elements()
     assert found_tenant == tenant
     assert (found_customer == customer) == (what != "inserted customers")
     assert session.notices == []
@@ -426,13 +426,13 @@ def test_a_transaction_of_the_crm_that_is_rolled_back_leaves_nothing_pending(
     for what in STATEMENTS:
         with session.connection.transaction(force_rollback=True):
             session.run(what, tenant, customer)
-    assert noted(build) == {}
+    assert captured(build) == {}
 
     with session.connection.transaction():
         with session.connection.transaction(force_rollback=True):
             session.run("deleted orders", tenant, customer)
         session.run("inserted customers", tenant, customer)
-    assert noted(build).total() == 1
+    assert captured(build).total() == 1
     assert customer not in build.pending()
 
 
@@ -466,13 +466,13 @@ def test_capture_can_be_left_out_and_added_later(crm: sa.Engine) -> None:
     assert triggers(build) == set()
     tenant = build.tenant()
     customer = build.customer(tenant, orders=(ago(days=1),))
-    assert noted(build) == {}
+    assert captured(build) == {}
 
     for _ in range(2):
         install_schema(crm)
         assert triggers(build) == ALL_TRIGGERS
     build.order(tenant, customer, ago(days=1))
-    assert noted(build) == {(tenant, customer): 1}
+    assert captured(build) == {(tenant, customer): 1}
 
 
 def test_an_installation_gives_up_on_a_locked_table_and_is_completed_once_it_is_free(

@@ -362,7 +362,7 @@ PARAMETERS = {
     "batch": 500,
     "write_dates": True,
     "or_pending": True,
-    "waiting": 1,
+    "unsynced": 1,
 }
 
 

@@ -31,7 +31,7 @@ from leora_pipeline_tests.policies import (
     causes,
     change,
     named,
-    shifts,
+    reclassifications,
     types,
 )
 from leora_pipeline_tests.scenes import (
@@ -106,7 +106,7 @@ def test_everybody_may_move_down_by_a_policy_and_a_real_loss_right_after_is_held
     assert "ACTIVE" not in counts(build, tenant)
     assert {cause for _, _, cause in build.log()} == {"policy"}
     assert_settled(engine, build)
-    assert shifts(build) == 0
+    assert reclassifications(build) == 0
 
     change(engine, **dict.fromkeys(values))
     catch_up(engine, build)
@@ -189,7 +189,7 @@ def test_a_policy_changed_while_a_tenant_is_held_neither_hides_nor_releases_the_
     incremental(engine)
     assert types(build, lost) == ["ACTIVE"] * 20
     assert set(causes(build, kept)) == {"policy"}
-    assert shifts(build) == 0
+    assert reclassifications(build) == 0
 
 
 def steps_between(
@@ -248,7 +248,7 @@ def test_a_policy_changed_while_states_are_refreshed_waits_for_nobody_and_is_not
     assert set(causes(build, customers)) == {"policy"}
 
 
-def test_a_policy_changed_while_shifts_are_taken_over_waits_for_nobody(
+def test_a_policy_changed_while_reclassifications_are_taken_over_waits_for_nobody(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customers = add_customers(build, tenant, 30, ordered=ago(days=100))
@@ -290,7 +290,7 @@ STANDSTILLS = {
 
 @pytest.mark.parametrize("place", STANDSTILLS)
 @pytest.mark.parametrize("values", CHANGES)
-def test_a_refresh_takes_over_the_shifts_of_the_policy_that_it_derived_by(
+def test_a_refresh_takes_over_the_reclassifications_of_the_policy_that_it_derived_by(
     engine: sa.Engine,
     build: CrmBuilder,
     tenant: UUID,

@@ -156,7 +156,7 @@ def test_a_policy_that_is_taken_back_moves_nobody_for_good(
         assert [len(build.log(customer)) for customer in customers] == [1] * 5
 
 
-def test_a_rehearsal_tells_the_same_and_leaves_nothing(
+def test_a_dry_run_predicts_the_same_and_leaves_nothing(
     engine: sa.Engine, build: CrmBuilder, customers: list[UUID]
 ) -> None:
     for values in (

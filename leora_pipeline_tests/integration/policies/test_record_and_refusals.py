@@ -15,7 +15,7 @@ from leora_pipeline.core.policies import change as policies
 from leora_pipeline.core.policies.change import read_policies
 from leora_pipeline.core.policies.fields import REFUSALS, Value, parse_values
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
-from leora_pipeline_tests.policies import catch_up, change, named, policy_tables, shifts
+from leora_pipeline_tests.policies import catch_up, change, named, policy_tables, reclassifications
 from leora_pipeline_tests.scenes import (
     LARGE_SCAN,
     everything,
@@ -166,7 +166,7 @@ def test_nothing_stays_of_customers_and_tenants_that_are_deleted(
     full(engine)
     for slug in ("cellar", "market"):
         change(engine, slug, active_within=30)
-    assert shifts(build) == 3
+    assert reclassifications(build) == 3
     build.run('DELETE FROM "Customer" WHERE id = :id', id=customers[2])
     build.run("DELETE FROM \"Tenant\" WHERE slug = 'market'")
     build.run("DELETE FROM leora_pipeline.pending_customer")  # As where no trigger notes it.
@@ -174,7 +174,7 @@ def test_nothing_stays_of_customers_and_tenants_that_are_deleted(
     full(engine)
 
     assert build.run('SELECT FROM "Customer" WHERE id = :id', id=other) == []
-    assert shifts(build) == 0
+    assert reclassifications(build) == 0
 
 
 @pytest.mark.parametrize(("active", "target"), [(260, 520), (60, 300)])

@@ -55,7 +55,7 @@ def test_the_type_is_explained_by_the_last_order(
     assert today.outlook == ()
 
 
-def test_a_pinned_type_is_told_with_what_it_would_be_otherwise(
+def test_a_pinned_type_is_reported_with_what_it_would_be_otherwise(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant, orders=(ago(days=12.5),))
@@ -74,7 +74,7 @@ def test_a_pinned_type_is_told_with_what_it_would_be_otherwise(
     assert line.endswith("waits to be looked at."), "and nothing is to be written"
 
 
-def test_an_imported_date_is_told_as_one_until_an_order_counts(
+def test_an_imported_date_is_reported_as_one_until_an_order_counts(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant, last_order=ago(days=200))
@@ -110,7 +110,7 @@ def test_the_tenants_own_policy_is_what_explains(
 # Where the CRM differs.
 
 
-def test_a_change_that_is_pending_is_told_with_the_run_that_takes_it_up(
+def test_a_change_that_is_pending_is_reported_with_the_run_that_takes_it_up(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant)
@@ -135,7 +135,7 @@ def test_a_change_that_is_pending_is_told_with_the_run_that_takes_it_up(
     )
 
 
-def test_a_change_that_nobody_noted_is_left_to_the_next_full_run(
+def test_a_change_that_nobody_captured_is_left_to_the_next_full_run(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant)
@@ -160,7 +160,7 @@ def test_a_customer_whom_nobody_has_classified_has_no_type_yet(
     assert today.explanation == "No type yet in the CRM, but by the rule PROSPECT: never ordered."
 
 
-def test_a_customer_whose_row_was_locked_is_still_to_be_told(
+def test_a_customer_whose_row_was_locked_is_still_unsynced(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant, "PROSPECT", orders=(ago(days=1),))
@@ -195,7 +195,7 @@ def test_a_type_that_time_alone_has_outdated_is_the_next_incremental_runs(
     ("by_hand", "told"),
     [("TARGET", "Somebody set TARGET by hand."), (None, "Somebody removed the type by hand.")],
 )
-def test_a_type_set_by_hand_is_told_as_such_before_it_is_corrected_and_after(
+def test_a_type_set_by_hand_is_reported_as_such_before_it_is_corrected_and_after(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, by_hand: str | None, told: str
 ) -> None:
     customer = build.customer(tenant, orders=(ago(days=1),))
@@ -218,7 +218,7 @@ def test_a_type_set_by_hand_is_told_as_such_before_it_is_corrected_and_after(
     )
 
 
-def test_what_the_gate_stops_is_told_with_the_way_out_and_upward_moves_are_not_stopped(
+def test_what_the_gate_stops_is_reported_with_the_way_out_and_upward_moves_are_not_stopped(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     lost = [build.customer(tenant, orders=(ago(days=1),)) for _ in range(20)]
@@ -246,7 +246,7 @@ def test_what_the_gate_stops_is_told_with_the_way_out_and_upward_moves_are_not_s
     assert "The next incremental run writes PROSPECT" in released.outlook[-1]
 
 
-def test_a_date_alone_that_differs_is_told_unless_dates_are_left_to_the_crm(
+def test_a_date_alone_that_differs_is_reported_unless_dates_are_left_to_the_crm(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant, orders=(ago(days=2),))
@@ -264,7 +264,7 @@ def test_a_date_alone_that_differs_is_told_unless_dates_are_left_to_the_crm(
 # Transitions.
 
 
-def test_every_transition_is_told_with_its_cause_in_words(
+def test_every_transition_is_reported_with_its_cause_in_words(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant)
@@ -318,7 +318,7 @@ def test_every_transition_is_told_with_its_cause_in_words(
     assert [(t.recorded_at, t.as_of, t.run_id) for t in told] == [tuple(row) for row in logged]
 
 
-def test_a_cause_that_is_not_known_is_told_as_it_is_logged(
+def test_a_cause_that_is_not_known_is_reported_as_it_is_logged(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant, "PROSPECT", orders=(ago(days=1),))

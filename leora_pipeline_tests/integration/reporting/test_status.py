@@ -72,7 +72,7 @@ def test_an_open_transaction_is_shown_with_its_age(engine: sa.Engine, healthy: C
     assert age > 0
 
 
-def test_customers_set_aside_are_a_problem_until_they_could_be_written(
+def test_customers_quarantined_are_a_problem_until_they_could_be_written(
     engine: sa.Engine, healthy: CrmBuilder
 ) -> None:
     (customer,) = (row.id for row in healthy.run('SELECT id FROM "Customer"'))

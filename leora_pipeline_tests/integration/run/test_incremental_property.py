@@ -445,7 +445,7 @@ def take_all(world: World) -> None:
     last=st.sampled_from(["incremental run", "listener"]),
     batch_size=st.sampled_from([1, 2, 3, batch.LISTENER_BATCH]),
 )
-def test_after_any_history_all_is_as_the_oracle_says_once_everything_noted_is_taken(
+def test_after_any_history_all_is_as_the_oracle_says_once_everything_pending_is_taken(
     engine: sa.Engine, history: list[Step], last: str, batch_size: int
 ) -> None:
     world = World(engine)

@@ -75,7 +75,7 @@ def test_no_name_of_a_folder_is_an_obstacle(folder: Path, name: str) -> None:
         engine.dispose()
 
 
-def test_a_server_that_cannot_start_is_told_in_one_line(folder: Path) -> None:
+def test_a_server_that_cannot_start_is_reported_in_one_line(folder: Path) -> None:
     (folder / "taken").write_text("no folder")
     with pytest.raises(LeoraError, match=r"does not start in .*taken"):
         EmbeddedPostgres(folder / "taken")

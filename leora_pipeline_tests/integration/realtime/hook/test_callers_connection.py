@@ -56,7 +56,7 @@ def test_what_the_hook_did_is_rolled_back_with_the_callers_transaction(
     assert_at_rest(engine, build)
 
 
-def test_a_customer_never_met_is_left_on_the_callers_connection_and_taken_by_the_next_run(
+def test_a_customer_without_a_state_is_deferred_on_the_callers_connection_and_taken_by_the_next_run(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     with transaction(engine) as crm:

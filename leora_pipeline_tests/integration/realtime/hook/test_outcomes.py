@@ -137,7 +137,7 @@ def test_a_pinned_type_stays_and_gets_its_date(
     assert build.log() == []
 
 
-def test_a_customer_who_would_be_demoted_is_left_and_told_by_the_next_run(
+def test_a_customer_who_would_be_demoted_is_left_and_synced_by_the_next_run(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     ordered, recent = ago(days=200), ago(days=1)

@@ -114,7 +114,7 @@ def test_nobody_and_null_are_no_customers(engine: sa.Engine) -> None:
 
 
 @pytest.mark.parametrize("commits", [(True, True), (True, False), (False, True)])
-def test_two_open_transactions_that_hook_the_same_customers_do_not_meet(
+def test_two_open_transactions_that_hook_the_same_customers_do_not_wait(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, commits: tuple[bool, bool]
 ) -> None:
     customers = [build.customer(tenant, orders=(ago(days=200),)) for _ in range(2)]
@@ -163,7 +163,7 @@ def test_customers_whom_somebody_holds_are_left_and_the_others_are_not(
     assert_at_rest(engine, build)
 
 
-def test_a_customer_whom_somebody_is_meeting_is_not_waited_for(
+def test_a_customer_whom_somebody_creates_is_not_waited_for(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, background: ThreadPoolExecutor
 ) -> None:
     customer = build.customer(tenant, orders=(ago(days=1),))
@@ -242,7 +242,7 @@ def test_what_the_same_transaction_does_after_the_hook_is_the_next_runs(
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_type_that_the_crm_sets_after_the_hook_in_the_same_transaction_is_noted(
+def test_a_type_that_the_crm_sets_after_the_hook_in_the_same_transaction_is_captured(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, fails: bool
 ) -> None:
     (customer,) = ordered_again(build, tenant)
@@ -252,7 +252,7 @@ def test_a_type_that_the_crm_sets_after_the_hook_in_the_same_transaction_is_note
     with transaction(engine) as crm:
         assert call(crm, customer) == {customer: "deferred" if fails else "updated"}
         if fails:
-            crm.exec_driver_sql("DROP FUNCTION refuse CASCADE")
+            crm.exec_driver_sql("DROP FUNCTION refuse_rows CASCADE")
         crm.exec_driver_sql("DELETE FROM leora_pipeline.pending_customer")
         crm.exec_driver_sql('UPDATE "Customer" SET "accountType" = \'PROSPECT\'')
 
@@ -262,7 +262,7 @@ def test_a_type_that_the_crm_sets_after_the_hook_in_the_same_transaction_is_note
     assert_at_rest(engine, build)
 
 
-def test_what_the_hook_writes_is_not_noted_as_the_crms(
+def test_what_the_hook_writes_is_not_captured_as_the_crms(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     (customer,) = ordered_again(build, tenant)

@@ -45,7 +45,7 @@ def test_it_says_that_it_runs_for_as_long_as_it_does(engine: sa.Engine, build: C
     assert build.run("SELECT FROM leora_pipeline.listener") == []
 
 
-def test_a_listener_that_was_killed_long_ago_is_forgotten(
+def test_the_record_of_a_listener_that_was_killed_long_ago_is_deleted(
     engine: sa.Engine, build: CrmBuilder
 ) -> None:
     for name, hours in (("killed", 2), ("alive", 0)):
@@ -86,7 +86,7 @@ def test_it_stops_after_the_batch_at_hand_and_leaves_the_rest(
     assert len(build.pending()) == 3 * small_batches
 
 
-def test_it_stops_amid_the_overdue_too(
+def test_it_stops_amid_the_due_too(
     engine: sa.Engine,
     build: CrmBuilder,
     tenant: UUID,

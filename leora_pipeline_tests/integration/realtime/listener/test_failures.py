@@ -70,7 +70,7 @@ def test_a_tenant_that_was_repaired_begins_with_short_pauses_again(
     assert tries(caplog)[0] == 0.1
 
 
-def test_a_privilege_that_is_revoked_sets_nobody_aside(
+def test_a_privilege_that_is_revoked_quarantines_nobody(
     engine: sa.Engine,
     build: CrmBuilder,
     tenant: UUID,
@@ -94,7 +94,7 @@ def test_a_privilege_that_is_revoked_sets_nobody_aside(
         assert_settled(engine, build)
 
 
-def test_a_table_that_is_missing_for_a_while_sets_nobody_aside(
+def test_a_table_that_is_missing_for_a_while_quarantines_nobody(
     engine: sa.Engine,
     build: CrmBuilder,
     tenant: UUID,

@@ -116,7 +116,7 @@ def test_orders_that_vanish_in_one_statement_demote_nobody(
     assert_settled(engine, build)
 
 
-def test_a_look_at_who_is_still_to_be_told_amid_a_backlog_does_not_hide_it_from_the_gate(
+def test_a_look_at_who_is_still_unsynced_amid_a_long_queue_does_not_hide_it_from_the_gate(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, small_batches: int
 ) -> None:
     customers = add_customers(build, tenant, 43, ordered=ago(days=10))
@@ -134,7 +134,7 @@ def test_a_look_at_who_is_still_to_be_told_amid_a_backlog_does_not_hide_it_from_
     assert demoted(build, tenant) == 0
 
 
-def test_what_another_listener_has_claimed_belongs_to_the_backlog(
+def test_what_another_listener_has_claimed_belongs_to_the_queue(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, small_batches: int
 ) -> None:
     # The end of the queue is no end while somebody else has the rest of it in hand.
@@ -160,7 +160,7 @@ def test_what_another_listener_has_claimed_belongs_to_the_backlog(
     assert demoted(build, tenant) == 0
 
 
-def test_few_lost_orders_amid_a_backlog_are_told_at_its_end(
+def test_few_order_losses_amid_a_long_queue_are_reported_at_its_end(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, small_batches: int
 ) -> None:
     customers = add_customers(build, tenant, 4 * small_batches, ordered=ago(days=10))

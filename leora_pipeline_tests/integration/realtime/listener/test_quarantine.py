@@ -34,7 +34,7 @@ def end_pauses(build: CrmBuilder) -> None:
 
 
 @pytest.mark.parametrize("how", ["trigger", "check constraint"])
-def test_a_customer_whom_the_crm_refuses_is_set_aside_and_the_others_are_done(
+def test_a_customer_whom_the_crm_refuses_is_quarantined_and_the_others_are_done(
     engine: sa.Engine,
     build: CrmBuilder,
     tenant: UUID,
@@ -69,7 +69,7 @@ def test_a_customer_whom_the_crm_refuses_is_set_aside_and_the_others_are_done(
     assert all(str(customer) in "".join(told) for customer in bad)
 
 
-def test_a_customer_set_aside_is_tried_again_after_pauses_that_grow_to_an_hour(
+def test_a_customer_quarantined_is_tried_again_after_pauses_that_grow_to_an_hour(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant, orders=(ago(days=2),))
@@ -90,7 +90,7 @@ def test_a_customer_set_aside_is_tried_again_after_pauses_that_grow_to_an_hour(
     assert quarantined(build)[customer].quarantined_at == since
 
 
-def test_a_customer_set_aside_is_done_once_the_crm_takes_it(
+def test_a_customer_quarantined_is_done_once_the_crm_takes_it(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant, orders=(ago(days=2),))
@@ -127,7 +127,7 @@ def test_changes_of_a_customer_in_its_pause_wait_for_its_end(
 
 
 @pytest.mark.parametrize("leaves", ["deleted", "moved", "held by a person"])
-def test_a_customer_who_need_no_more_be_told_stays_set_aside_no_longer(
+def test_a_customer_who_needs_no_more_sync_stays_quarantined_no_longer(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, leaves: str
 ) -> None:
     other = build.tenant("market")

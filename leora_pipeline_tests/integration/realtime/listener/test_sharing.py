@@ -143,7 +143,7 @@ def test_a_change_that_commits_late_behind_rows_that_were_left_is_not_lost(
         assert_settled(engine, build)
 
 
-def test_a_backlog_of_one_tenant_keeps_no_other_waiting(
+def test_a_long_queue_of_one_tenant_keeps_no_other_waiting(
     engine: sa.Engine, build: CrmBuilder, small_batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tenants = [build.tenant(slug) for slug in ("cellar", "market", "harbor")]
@@ -166,7 +166,7 @@ def test_a_backlog_of_one_tenant_keeps_no_other_waiting(
     assert_settled(engine, build)
 
 
-def test_a_tenant_with_many_overdue_customers_keeps_no_other_waiting(
+def test_a_tenant_with_many_due_customers_keeps_no_other_waiting(
     engine: sa.Engine, build: CrmBuilder, small_batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tenant, other = build.tenant("cellar"), build.tenant("market")

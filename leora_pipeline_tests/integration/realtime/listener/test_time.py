@@ -74,7 +74,7 @@ def test_all_whom_time_outdates_at_once_are_taken_however_many(
     assert_settled(engine, build)
 
 
-def test_long_work_on_the_overdue_puts_off_the_next_look_by_no_more_than_a_moment(
+def test_long_work_on_the_due_puts_off_the_next_look_by_no_more_than_a_moment(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = build.customer(tenant, orders=(ago(days=175),))

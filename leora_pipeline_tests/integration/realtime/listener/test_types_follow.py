@@ -94,7 +94,7 @@ def test_a_new_customer_gets_a_type(engine: sa.Engine, build: CrmBuilder, tenant
     assert build.log(imported) == [(None, "TARGET", "listener")]
 
 
-def test_a_customer_who_moves_to_another_tenant_is_told_there(
+def test_a_customer_who_moves_to_another_tenant_is_classified_there(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     other = build.tenant("market")

@@ -14,7 +14,7 @@ from leora_pipeline_tests.scenes import (
 )
 
 
-def test_a_new_order_is_told(engine: sa.Engine, build: CrmBuilder, tenant: UUID) -> None:
+def test_a_new_order_is_reported(engine: sa.Engine, build: CrmBuilder, tenant: UUID) -> None:
     customer = build.customer(tenant, orders=(ago(days=200),))
     full(engine)
     ordered = ago(days=1)
@@ -151,7 +151,7 @@ def test_a_deleted_customer_takes_its_state_along(
     assert states(build, other) == [tenant]
 
 
-def test_a_customer_who_moves_to_another_tenant_is_told_there(
+def test_a_customer_who_moves_to_another_tenant_is_classified_there(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     other = build.tenant("market")

@@ -30,7 +30,7 @@ from leora_pipeline_tests.scenes import (
 )
 
 
-def test_a_customer_whom_somebody_held_is_told_by_the_next_run(
+def test_a_customer_whom_somebody_held_is_taken_by_the_next_run(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant)
@@ -48,7 +48,7 @@ def test_a_customer_whom_somebody_held_is_told_by_the_next_run(
     assert build.type_of(customer) == "ACTIVE"
 
 
-def test_a_customer_who_is_deleted_before_being_told_keeps_no_run_going(
+def test_a_customer_who_is_deleted_before_being_synced_keeps_no_run_going(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant)
@@ -267,7 +267,7 @@ def test_what_there_is_to_do_is_found_without_a_scan(large: sa.Engine, build: Cr
 
 
 @pytest.mark.parametrize("which", [0, -1])
-def test_a_few_changes_are_refreshed_and_told_without_a_scan(
+def test_a_few_changes_are_refreshed_and_synced_without_a_scan(
     large: sa.Engine, build: CrmBuilder, which: int
 ) -> None:
     run = resolve_run(large, mode="incremental")

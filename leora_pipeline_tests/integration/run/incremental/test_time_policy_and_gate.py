@@ -191,7 +191,7 @@ def test_in_a_held_tenant_upward_moves_go_on_and_nothing_goes_round_in_circles(
     assert incremental(engine) == []
 
 
-def test_an_upward_move_of_a_held_tenant_that_somebody_held_up_is_told_by_the_next_run(
+def test_an_upward_move_of_a_held_tenant_that_somebody_held_up_is_taken_by_the_next_run(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     climber = build.customer(tenant, orders=(ago(days=200),))

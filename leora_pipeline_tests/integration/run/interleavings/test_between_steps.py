@@ -199,7 +199,7 @@ def test_a_customer_deleted_meanwhile_leaves_nothing_behind(
 
 @pytest.mark.parametrize("with_orders", [True, False])
 @pytest.mark.parametrize("place", ["before_refresh", "before_apply"])
-def test_a_customer_moved_to_another_tenant_is_told_there(
+def test_a_customer_moved_to_another_tenant_is_classified_there(
     engine: sa.Engine, build: CrmBuilder, place: str, with_orders: bool
 ) -> None:
     here, there = build.tenant("cellar"), build.tenant("dry-goods")

@@ -75,7 +75,7 @@ def test_a_tenant_that_fails_at_any_step_leaves_the_others_done(
     ]
     assert {row[0] for row in distribution(build)} == {tenants[0], tenants[2]}
 
-    build.run("DROP FUNCTION refuse CASCADE")
+    build.run("DROP FUNCTION refuse_rows CASCADE")
     settle(engine, build)
     assert build.type_of(customers[1]) == "ACTIVE"
     assert len(distribution(build)) == 3
@@ -97,7 +97,7 @@ def test_a_batch_that_fails_takes_only_its_own_tenant_with_it(
         'SELECT id FROM "Customer" WHERE "tenantId" = :tenant ORDER BY id OFFSET 25 LIMIT 1',
         tenant=tenants[0],
     )[0].id
-    build.run('DROP TRIGGER refuse ON "Customer"')
+    build.run('DROP TRIGGER refuse_rows ON "Customer"')
     build.run(
         'CREATE TRIGGER refuse BEFORE UPDATE ON "Customer" FOR EACH ROW '
         f"WHEN (NEW.id = '{third_batch}') EXECUTE FUNCTION refuse()"

@@ -60,7 +60,7 @@ def test_a_refresh_passes_over_a_customer_of_another_and_the_next_sees_the_truth
     assert build.read(customer)[:2] == ("TARGET", imported)
 
 
-def test_whom_a_full_run_passes_over_is_noted_for_the_next_round(
+def test_whom_a_full_run_passes_over_is_enqueued_for_the_next_round(
     engine: sa.Engine, build: CrmBuilder
 ) -> None:
     tenant = build.tenant()
@@ -84,7 +84,7 @@ def test_whom_a_full_run_passes_over_is_noted_for_the_next_round(
     settle(engine, build)
 
 
-def test_two_refreshes_that_meet_a_customer_at_once_make_one_state(
+def test_two_refreshes_that_first_see_a_customer_at_once_make_one_state(
     engine: sa.Engine, build: CrmBuilder, background: ThreadPoolExecutor
 ) -> None:
     tenant = build.tenant()
@@ -116,11 +116,11 @@ def test_a_refresh_never_overwrites_a_state_that_it_could_not_lock(
     # and a second refresh, which sees an order that the first one does not, is the one to meet it.
     here, there = build.tenant("cellar"), build.tenant("dry-goods")
     customer = build.customer(there)
-    build.run("ALTER FUNCTION leora_pipeline.ensure_customer_state RENAME TO meet_and_go_on")
+    build.run("ALTER FUNCTION leora_pipeline.ensure_customer_state RENAME TO create_and_go_on")
     build.run(
         "CREATE FUNCTION leora_pipeline.ensure_customer_state(uuid, uuid[], timestamptz) "
         "RETURNS void LANGUAGE plpgsql AS $$ BEGIN "
-        "PERFORM leora_pipeline.meet_and_go_on($1, $2, $3); "
+        "PERFORM leora_pipeline.create_and_go_on($1, $2, $3); "
         "IF current_setting('test.stands', true) = 'on' THEN PERFORM pg_advisory_xact_lock(1); "
         "END IF; END $$"
     )
@@ -143,7 +143,7 @@ def test_a_refresh_never_overwrites_a_state_that_it_could_not_lock(
     assert state(build, customer).account_type == "ACTIVE"
 
 
-def test_a_refresh_that_meets_an_apply_leaves_its_news_to_the_next_round(
+def test_a_refresh_beside_an_apply_leaves_its_news_to_the_next_round(
     engine: sa.Engine, build: CrmBuilder
 ) -> None:
     tenant = build.tenant()
@@ -164,7 +164,7 @@ def test_a_refresh_that_meets_an_apply_leaves_its_news_to_the_next_round(
     settle(engine, build)
 
 
-def test_an_apply_passes_over_a_customer_being_refreshed_and_tells_it_later(
+def test_an_apply_passes_over_a_customer_being_refreshed_and_syncs_it_later(
     engine: sa.Engine, build: CrmBuilder
 ) -> None:
     tenant = build.tenant()
