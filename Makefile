@@ -24,8 +24,10 @@ demo: install ## Compute the account types of a sample CRM
 dev: install ## Open the Dagster UI on the sample CRM, or on the one in .env
 	$(BIN)/leora dev
 
-test: install ## Run all tests, four at a time: many of them wait for a server
-	$(BIN)/python -m pytest -n 4 --dist loadfile
+# Many tests wait for a server, so that more workers than cores pay off. Those that take longest are
+# collected first, and start first.
+test: install ## Run all tests, side by side
+	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 test-fast: install ## Run the unit tests alone
 	$(BIN)/python -m pytest leora_pipeline_tests/unit

@@ -53,7 +53,7 @@ TRIGGERS = {
 LOCK_TIMEOUT_MS = 500
 LOCK_ATTEMPTS = 10
 
-UNRELEASED_TABLES = ("policy_reclassification", "quarantined_customer")
+UNRELEASED_TABLES = ("policy_shift", "set_aside_customer")
 """Tables that only schemas from before the first release have."""
 
 

@@ -142,7 +142,7 @@ def test_a_schema_from_before_the_first_release_is_refused_with_the_way_out(
     update_account_types(engine=engine)
     # Its revisions were numbered like those of now; it could not name its functions.
     build.run("DROP FUNCTION leora_pipeline.functions_fingerprint")
-    build.run("CREATE TABLE IF NOT EXISTS leora_pipeline.quarantined_customer (customer_id uuid)")
+    build.run("CREATE TABLE leora_pipeline.set_aside_customer (customer_id uuid)")
     before = dump(pipeline_url)
 
     for refused in (lambda: require_fit_database(engine), lambda: install_schema(engine)):
