@@ -122,7 +122,7 @@ class EmbeddedPostgres:
         return f"postgresql://postgres@localhost/{database}?host={quote(str(self._socket))}"
 
     def close(self) -> None:
-        """Leaves the server, and stops it where nobody else uses it."""
+        """Leaves the server, and stops it where no other process uses it."""
         with _exclusive(self._gate):
             fcntl.flock(self._users, fcntl.LOCK_UN)
             try:

@@ -63,9 +63,10 @@ def send_(as_json: bool) -> None:
 @command.command("digest")
 @tenant_option
 def digest(tenant_slugs: tuple[str, ...]) -> None:
-    """Write the win-back digests: who became TARGET since the last. `send` delivers them.
+    """Write the win-back digests: customers that became TARGET since the last one.
 
-    For cron, once a day after `leora update`; in Dagster, the nightly run does it.
+    `send` delivers them. For cron, once a day after `leora update`; in Dagster, the nightly run
+    does it.
     """
     with crm_engine() as engine:
         with transaction(engine) as connection:

@@ -71,7 +71,7 @@ def _listening(url: str) -> Iterator[None]:
 
 
 def _require_free(port: int) -> None:
-    """Refuses a port that somebody listens on."""
+    """Refuses a port that another process listens on."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

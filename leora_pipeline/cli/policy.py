@@ -97,7 +97,7 @@ def _change(
         with transaction(engine) as connection:
             [tenant] = find_tenants(connection, [tenant_slug])
             values = read_values(connection)
-        with working("counting who would move"):
+        with working("counting the customers that would move"):
             change = change_policy(engine, tenant, values, changed_by=_user(), dry_run=True)
         if change.after:
             if not as_json:
@@ -107,7 +107,7 @@ def _change(
             if not yes:
                 if as_json or not sys.stdin.isatty():
                     raise WrongUsageError(
-                        "nobody can be asked here, so nothing was written; --yes does it"
+                        "there is no terminal to ask on, so nothing was written; --yes does it"
                     )
                 if not click.confirm(f"Change the policy of {tenant_slug}?", err=True):
                     click.echo("Nothing was written.")
@@ -138,7 +138,7 @@ def _outlook(tenant_slug: str, change: PolicyChange) -> str:
         "✅ Written. The next incremental run moves them; "
         f"`leora update --incremental --tenant-slug {shlex.quote(tenant_slug)}` does it now."
         if change.moves
-        else "✅ Written. Nobody moves for now; the runs judge by it from now on."
+        else "✅ Written. No customer moves for now; the runs judge by it from now on."
     )
 
 
@@ -210,7 +210,7 @@ def _print_change(tenant_slug: str, change: PolicyChange) -> None:
     )
     if change.moves:
         print_table(
-            f"Customers who move ({sum(move.count for move in change.moves)})",
+            f"Customers that move ({sum(move.count for move in change.moves)})",
             ["from", "to", "customers"],
             [[move.from_type, move.to_type, move.count] for move in change.moves],
         )

@@ -9,6 +9,7 @@ import click
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import json_option
 from leora_pipeline.cli.output import MARKS, print_incidents, print_json, print_table
+from leora_pipeline.core.reporting.problems import find_problems
 from leora_pipeline.core.reporting.status import read_status
 
 
@@ -18,8 +19,9 @@ def command(as_json: bool) -> None:
     """Show how the pipeline stands; exit 1 where anything is wrong, or older than 2 days."""
     with crm_engine(writable=False) as engine:
         status = read_status(engine)
-    problems = [problem for problem in status.problems if problem.severity == "error"]
-    warnings = [problem for problem in status.problems if problem.severity == "warn"]
+    found = find_problems(status)
+    problems = [problem for problem in found if problem.severity == "error"]
+    warnings = [problem for problem in found if problem.severity == "warn"]
     if as_json:
         print_json(
             {

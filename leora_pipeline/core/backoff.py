@@ -19,5 +19,5 @@ class Backoff:
 
     def after(self, failures: int) -> float:
         """Returns the pause, in seconds, after so many failures in a row, at least one."""
-        doublings = min(failures - 1, 60)  # More would only make numbers that nobody waits for.
+        doublings = min(failures - 1, 60)  # The longest pause replaces larger numbers anyway.
         return min(self.first * float(1 << doublings), self.longest)

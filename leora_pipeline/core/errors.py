@@ -41,7 +41,7 @@ def one_line(error: BaseException) -> str:
     """Returns an error's own words on one line, without SQL, parameters or a traceback.
 
     SQLAlchemy appends the statement and its parameters to a driver's error, and PostgreSQL its
-    context; both may hold customers' data, and neither helps who reads a status screen.
+    context; both may hold customers' data, and neither helps a person at a status screen.
     """
     cause = getattr(error, "orig", None) or error
     diagnostics = getattr(cause, "diag", None)

@@ -107,7 +107,7 @@ def _flag(name: str, text: str | None, *, default: bool) -> bool:
 
 
 def _days(name: str, text: str | None, *, default: int) -> int:
-    """Reads a number of days; what is younger than a week is still of use to somebody."""
+    """Reads a number of days; what is younger than a week is still of use."""
     if text is None:
         return default
     if text.isdecimal() and 7 <= int(text) <= 36_500:

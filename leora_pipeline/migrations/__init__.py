@@ -78,7 +78,7 @@ def install_schema(engine: sa.Engine, *, triggers: bool = True) -> None:
 
     Tables and functions are installed in one transaction, and by one process at a time. The
     triggers on the CRM's tables follow in transactions of their own, each of which waits for its
-    lock only briefly, so that nobody who uses the table waits behind it.
+    lock only briefly, so that no session that uses the table waits long behind it.
 
     Args:
         engine: The CRM's database.

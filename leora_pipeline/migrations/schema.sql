@@ -3,7 +3,7 @@
 SELECT pg_advisory_xact_lock(hashtext('leora_pipeline.migrate'))
 
 -- name: internal_functions
--- The functions of the schema that nobody outside refers to, neither by a trigger nor by a grant.
+-- The functions of the schema that nothing outside refers to, neither a trigger nor a grant.
 SELECT p.oid::regprocedure::text
 FROM pg_proc AS p
 WHERE p.pronamespace = to_regnamespace('leora_pipeline')

@@ -24,7 +24,7 @@ REFERENCING NEW TABLE AS after_change
 FOR EACH STATEMENT EXECUTE FUNCTION leora_pipeline.capture_customers()
 
 -- name: customer_update
--- Captures customers whose type or date somebody else than the pipeline changed, or who moved.
+-- Captures customers whose type or date anything but the pipeline changed, or that moved.
 CREATE OR REPLACE TRIGGER leora_pipeline_update AFTER UPDATE ON "Customer"
 REFERENCING OLD TABLE AS before_change NEW TABLE AS after_change
 FOR EACH STATEMENT EXECUTE FUNCTION leora_pipeline.capture_customers()

@@ -8,7 +8,7 @@ from leora_pipeline.core.settings import Settings
 from leora_pipeline.orchestration.resources import CrmDatabase
 
 TICK_SECONDS = 15
-"""How long a tick begins deliveries; the last of them may take its own time limit, somebody else's
+"""How long a tick begins deliveries; the last of them may take its own time limit, another sender's
 may hold the tick up for as long, and a tick has 60 s."""
 
 

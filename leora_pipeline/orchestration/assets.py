@@ -169,7 +169,7 @@ def _described_changes(engine: sa.Engine, processed: int) -> dg.MaterializeResul
     deps=[catalog.ACCOUNT_TYPE_CHANGES],
     description="The account types in the CRM, written back where they differ, each change of type "
     "recorded in leora_pipeline.account_type_transition (apply). Pinned types are never changed, "
-    "and a row that somebody holds is left for the next run.",
+    "and a row that another session holds stays for the next run.",
     table_name='public."Customer"',
     columns=catalog.WRITTEN_COLUMNS,
 )
@@ -224,8 +224,8 @@ def account_type_distribution(
 @_step_asset(
     catalog.TARGET_ALERTS,
     deps=[catalog.CRM_ACCOUNT_TYPES],
-    description="The win-back digest: the customers who became TARGET since the last one, by sales "
-    "rep, a message a tenant. Written into the outbox, whence the sensor `alerts` delivers it.",
+    description="The win-back digest: the customers that became TARGET since the last one, by "
+    "sales rep, a message a tenant. Written into the outbox; the sensor `alerts` delivers it.",
     table_name="leora_pipeline.alert_message",
     columns=catalog.DIGEST_COLUMNS,
 )

@@ -187,7 +187,7 @@ DIGEST_COLUMNS = {
     "title": Column("text", "Tenant and number of customers", ((TENANTS, "slug"),)),
     "body": Column(
         "text",
-        "The customers who became TARGET, by sales rep: name, city, last order",
+        "The customers that became TARGET, by sales rep: name, city, last order",
         ((CRM_ACCOUNT_TYPES, "accountType"), (LAST_ORDER_DATES, "last_order_at")),
     ),
     "created_at": Column("timestamptz(3)", "When the digest was written"),

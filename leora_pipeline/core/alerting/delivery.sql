@@ -23,7 +23,7 @@ ORDER BY
   min(retry_at) OVER (PARTITION BY tenant_id, COALESCE(incident_id, -message_id)), message_id
 
 -- name: claim
--- Locks a message that waits, unless somebody has it.
+-- Locks a message that waits, unless another sender has it.
 SELECT kind, event, severity, title, body, delivered_to, attempts
 FROM leora_pipeline.alert_message
 WHERE tenant_id = :tenant_id AND message_id = :message_id

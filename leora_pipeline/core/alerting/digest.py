@@ -1,4 +1,4 @@
-"""The win-back digest: the customers who became TARGET since the last one, a message a tenant.
+"""The win-back digest: the customers that became TARGET since the last one, a message a tenant.
 
 Each transition is taken exactly once: it is marked in the transaction that puts the message into
 the outbox, so that both are done or neither. No cursor over ids or times, behind
@@ -28,7 +28,7 @@ NAMED = 200
 
 
 def write_digests(engine: sa.Engine, tenants: Sequence[Tenant]) -> dict[str, int]:
-    """Writes a digest for each tenant that has anybody new to win back.
+    """Writes a digest for each tenant that has new customers to win back.
 
     Returns:
         How many customers each of the digests is about, by the tenant's slug.

@@ -1,6 +1,6 @@
 -- name: take_targets
 -- Marks the tenant's transitions to TARGET that no digest has taken, and returns the customers to be
--- named: those who still are TARGET and not permanently closed, the latest orders first. City, sales
+-- named: those that still are TARGET and not permanently closed, the latest orders first. City, sales
 -- rep and whether a customer is closed are read as JSON, where a column that a CRM lacks is null.
 WITH taken AS (
   UPDATE leora_pipeline.account_type_transition

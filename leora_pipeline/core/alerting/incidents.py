@@ -1,6 +1,6 @@
 """Incidents: what people are notified of. Opened once, reminded at most daily, resolved once.
 
-Compares what is wrong now (`Status.problems`, which alone decides that) with the incidents that are
+Compares what is wrong now (`find_problems`, which alone decides that) with the incidents that are
 open, and writes a message for each difference in the same transaction. What does not belong here:
 delivering the messages, which is `delivery`'s.
 """
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from leora_pipeline.core.alerting.outbox import shown_time, write_message
 from leora_pipeline.core.database.connection import lock, now, transaction
 from leora_pipeline.core.database.statements import statements
-from leora_pipeline.core.reporting.problems import KINDS, Problem, title_of
+from leora_pipeline.core.reporting.problems import KINDS, Problem, find_problems, title_of
 from leora_pipeline.core.reporting.status import status_of
 
 SQL = statements(__name__)
@@ -49,7 +49,8 @@ def sync_incidents(engine: sa.Engine) -> Changes:
         lock(connection, "incidents")
         instant = now(connection)
         problems = {
-            (problem.tenant_id, problem.kind): problem for problem in status_of(connection).problems
+            (problem.tenant_id, problem.kind): problem
+            for problem in find_problems(status_of(connection))
         }
         incidents = {
             (row.tenant_id, row.kind): row

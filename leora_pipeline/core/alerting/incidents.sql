@@ -35,7 +35,7 @@ SET resolved_at = :now
 WHERE tenant_id = :tenant_id AND incident_id = :incident_id
 
 -- name: drop_reminders
--- Gives up the reminders of an incident that have not reached everybody: a newer message says more.
+-- Gives up the reminders of an incident that have not reached all addresses: a newer message says more.
 UPDATE leora_pipeline.alert_message
 SET expired_at = clock_timestamp()
 WHERE tenant_id = :tenant_id AND incident_id = :incident_id AND event = 'reminder'

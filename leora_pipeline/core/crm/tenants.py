@@ -1,4 +1,4 @@
-"""The tenants of the CRM: who they are, and which of them somebody means.
+"""The tenants of the CRM: which there are, and which of them are meant.
 
 What does not belong here: their policies, which the database applies by itself.
 """

@@ -71,7 +71,7 @@ def create_engine(url: str) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
-        # One round trip; LOCAL, because a pooler hands the session to somebody else afterwards.
+        # One round trip; LOCAL, because a pooler hands the session to another client afterwards.
         connection.exec_driver_sql(settings)
 
     return engine

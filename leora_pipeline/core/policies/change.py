@@ -193,7 +193,7 @@ def _change(
 
 
 def _enqueue_recounted(connection: sa.Connection, tenant_id: UUID, change: PolicyChange) -> None:
-    """Has everybody looked at who has an order of a status that counts otherwise than before."""
+    """Enqueues every customer with an order of a status that counts otherwise than before."""
     before, after = change.before[STATUSES], change.after[STATUSES]
     assert isinstance(before, list)
     assert isinstance(after, list)

@@ -101,7 +101,7 @@ def parse_name(text: str) -> str:
 
 
 def parse_values(connection: sa.Connection, assignments: Sequence[str]) -> dict[str, Value]:
-    """Reads what somebody wants to set, each as ``NAME=VALUE``.
+    """Reads what is to be set, each as ``NAME=VALUE``.
 
     Raises:
         WrongUsageError: A name or a value is none, or a status is not one of the CRM's.

@@ -161,7 +161,7 @@ CHECKS: tuple[Check, ...] = (
         asset="last_order_dates",
         severity="error",
         description="No order belongs to another tenant than its customer does. Such an order "
-        "counts for nobody.",
+        "counts for no customer.",
         read=_reader("orders_of_other_tenants", is_heavy=True),
         expectations=_is_zero("orders"),
         message=lambda row: f"{row['orders']} orders of customers of another tenant",

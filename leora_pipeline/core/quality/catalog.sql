@@ -33,7 +33,7 @@ ORDER BY t.slug
 
 -- name: state_sample
 -- For each tenant, a random stretch of its customers whose last order date is derived anew. One
--- whose future order has come due since, or who is pending, is no error: the next run takes it up.
+-- whose future order has come due since, or that is pending, is no error: the next run takes it up.
 WITH start AS MATERIALIZED (
   SELECT t.id AS tenant_id, gen_random_uuid() AS customer_id FROM "Tenant" AS t
 ),

@@ -1,5 +1,5 @@
 -- name: claim_pending
--- The next pending rows of a tenant that nobody else has claimed, claimed until the transaction ends.
+-- The next pending rows of a tenant that no other session has claimed, claimed until the transaction ends.
 SELECT
   p.pending_id,
   p.customer_id,

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OrderCreated:
-    """An order that somebody has created.
+    """An order that was created.
 
     It only says whose customer to look at: whether the order counts, and when it was placed, is
     read from ``"Order"``. One that was cancelled since, or is not there, does no harm.
@@ -55,7 +55,7 @@ class HookResult:
 
     Attributes:
         updated: Customers whose row in the CRM was changed.
-        unchanged: Customers who were right already.
+        unchanged: Customers that were right already.
         deferred: Customers left to the listener or the next run: another session holds them, they
             would be demoted, which the hook does not do, or the database failed.
         unknown: The ids that no customer has.

@@ -11,7 +11,7 @@ GROUP BY c."tenantId"
 ORDER BY c."tenantId"
 
 -- name: after_order_create
--- Brings customers up to date, and counts by what became of them; of those who are unknown, who.
+-- Brings customers up to date, and counts by what became of them; of the unknown, their ids.
 SELECT
   count(*) FILTER (WHERE outcome = 'updated') AS updated,
   count(*) FILTER (WHERE outcome = 'unchanged') AS unchanged,

@@ -1,6 +1,6 @@
 """The listener: polls every few milliseconds for pending customers, and takes them batch by batch.
 
-Several may run; they share the work by claiming what nobody else has claimed. Whatever ends one,
+Several may run; they share the work by claiming what no other has claimed. Whatever ends one,
 it leaves nothing half-done, as a batch is one transaction. What does not belong here: what is done
 with the customers, which is `batch`'s.
 """

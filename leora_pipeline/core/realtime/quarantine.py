@@ -51,6 +51,6 @@ def quarantine(
 
 
 def is_about_a_row(error: sa.exc.DBAPIError) -> bool:
-    """Returns whether an error may be one customer's, and not everybody's."""
+    """Returns whether an error may be one customer's, and not that of all."""
     state = getattr(error.orig, "sqlstate", None)  # None where the connection was lost.
     return state is not None and state[:2] not in _ABOUT_NO_ROW

@@ -74,7 +74,7 @@ class LoggedTransition:
         last_order_at: The last order date (UTC) that the rule judged by, or None.
         as_of: The instant that it judged by.
         cause: The cause, as it is logged.
-        is_set_by_hand: Whether somebody else than the pipeline had set `from_type`.
+        is_set_by_hand: Whether anything but the pipeline had set `from_type`.
         explanation: The cause, for people.
         run_id: The run that wrote it.
     """

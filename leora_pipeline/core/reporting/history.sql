@@ -80,7 +80,7 @@ CROSS JOIN LATERAL (
 ) AS f
 
 -- name: transitions
--- Every logged change of a customer's type, oldest first, and whether somebody else than the
+-- Every logged change of a customer's type, oldest first, and whether anything but the
 -- pipeline had changed the type since the one before. Over all tenants, those that are gone among
 -- them, since a customer may have moved.
 SELECT

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from leora_pipeline.core.customers.gate import describe_order_loss, describe_release
 from leora_pipeline.core.quality.catalog import CHECKS
 from leora_pipeline.core.quality.verdicts import STALE_AFTER_HOURS, Severity
-
-if TYPE_CHECKING:
-    from leora_pipeline.core.reporting.status import Status
+from leora_pipeline.core.reporting.status import Status
 
 PENDING_TOO_LONG_SECONDS = 600
 """The sensor looks every few seconds; what has been pending for so long, nothing takes up."""
@@ -172,8 +169,12 @@ KINDS: Mapping[str, Kind] = {
 """All kinds, in the order in which people read them."""
 
 
-def find_problems(status: Status) -> Iterator[Problem]:
-    """Yields what is wrong, kind by kind."""
+def find_problems(status: Status) -> list[Problem]:
+    """Returns what is wrong, kind by kind."""
+    return list(_find(status))
+
+
+def _find(status: Status) -> Iterator[Problem]:
     for name, kind in KINDS.items():
         for tenant_id, tenant_slug, cause in kind.find(status):
             remedy = kind.remedy.format(release=describe_release(tenant_slug))

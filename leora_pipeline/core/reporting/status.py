@@ -1,8 +1,7 @@
-"""Status: is the pipeline healthy, and if not, what is wrong. Reads alone, and outside Dagster.
+"""Status: how the pipeline stands. Only reads, and outside Dagster.
 
-What is wrong is decided by the table of `problems` and nowhere else; the command shows it, and
-alerts report it. Dagster's daemon can die while its web server stays up, so that this must not ask
-either.
+Dagster's daemon can die while its web server stays up, so that this must not ask either. What does
+not belong here: what of it is wrong, which the table of `problems` decides.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.quality.catalog import CHECKS, read_freshness
 from leora_pipeline.core.quality.verdicts import STALE_AFTER_HOURS, Severity, Verdict
-from leora_pipeline.core.reporting.problems import Problem, find_problems
 
 SQL = statements(__name__)
 
@@ -172,11 +170,6 @@ class Status:
     def oldest_pending_seconds(self) -> float | None:
         """The age of the oldest of them; None where there is none."""
         return max((queue.oldest_seconds for queue in self.queues), default=None)
-
-    @property
-    def problems(self) -> list[Problem]:
-        """What is wrong, with the way out; empty where nothing is."""
-        return list(find_problems(self))
 
 
 def read_status(engine: sa.Engine) -> Status:

@@ -32,7 +32,7 @@ SQL = statements(__name__)
 
 REFRESH_BATCH = 20_000
 """Customers a transaction. Only states are locked here, never rows of the CRM, so that large sets,
-which read their orders at a fraction of the cost, harm nobody."""
+which read their orders at a fraction of the cost, block no writer of the CRM."""
 
 
 MANY = 1_000
@@ -117,7 +117,7 @@ def customers_to_refresh(engine: sa.Engine, run: Run) -> Iterator[tuple[UUID, li
 
 
 def delete_states_of_deleted_customers(engine: sa.Engine, run: Run) -> None:
-    """Deletes the state of customers that the CRM has no more, and what is pending for nobody."""
+    """Deletes the states of deleted customers, and what is pending for deleted tenants."""
     with transaction(engine) as connection:
         connection.execute(SQL.delete_pending_of_deleted_tenants)
         connection.execute(SQL.delete_reclassifications_of_deleted_customers)

@@ -33,12 +33,12 @@ CROSS JOIN LATERAL (
 ORDER BY tenant_id, customer_id
 
 -- name: analyze_states
--- Fresh statistics after many states were written; passed over where somebody else is at it.
+-- Fresh statistics after many states were written; skipped where another session is at it.
 ANALYZE (SKIP_LOCKED) leora_pipeline.customer_state
 
 -- name: delete_states_of_deleted_customers
 -- Deletes the states of customers that are gone, those of tenants that are gone among them. States
--- that somebody holds are left to the next run: two runs could wait for each other here.
+-- that another session holds stay for the next run: two runs could wait for each other here.
 DELETE FROM leora_pipeline.customer_state AS d
 USING (
   SELECT s.tenant_id, s.customer_id
@@ -54,7 +54,7 @@ USING (
 WHERE d.tenant_id = gone.tenant_id AND d.customer_id = gone.customer_id
 
 -- name: delete_pending_of_deleted_tenants
--- Deletes what is pending for tenants that are gone, and has not been claimed by anybody.
+-- Deletes what is pending for tenants that are gone, and no session has claimed.
 DELETE FROM leora_pipeline.pending_customer AS p
 USING (
   SELECT q.tenant_id, q.pending_id

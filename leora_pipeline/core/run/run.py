@@ -76,7 +76,7 @@ def resolve_run(
     write_dates: bool = True,
     on_progress: Progress = no_progress,
 ) -> Run:
-    """Resolves what somebody asked for into a run; writes nothing.
+    """Resolves what was asked for into a run; writes nothing.
 
     Args:
         engine: The CRM's database.

@@ -1,4 +1,4 @@
-"""The work as a whole, for those who call it from Python: a full run, and one customer.
+"""A full run as a whole, called from Python.
 
 What does not belong here: the steps themselves.
 """

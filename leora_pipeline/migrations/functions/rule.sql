@@ -103,4 +103,4 @@ CREATE OR REPLACE FUNCTION leora_pipeline.date_differs(
   SELECT p_write AND p_ever_ordered AND p_crm_order_at IS DISTINCT FROM p_last_order_at
 $$;
 COMMENT ON FUNCTION leora_pipeline.date_differs IS
-  'Whether the CRM''s date has to be written; of one who never ordered, it keeps its own';
+  'Whether the CRM''s date has to be written; of one that never ordered, it keeps its own';

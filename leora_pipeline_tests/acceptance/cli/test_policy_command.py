@@ -52,7 +52,7 @@ def test_a_policy_is_changed_reported_and_taken_back(
         "name\told\tnew",
         "active-within\t180\t90",
         "target-within\t365\t150",
-        "Customers who move (7):",
+        "Customers that move (7):",
         "from\tto\tcustomers",
         "ACTIVE\tTARGET\t4",
         "TARGET\tPROSPECT\t3",
@@ -124,9 +124,9 @@ def test_a_pipe_without_yes_is_reported_and_nothing_is_written(
 
     assert (outcome.code, outcome.error) == (
         2,
-        "nobody can be asked here, so nothing was written; --yes does it",
+        "there is no terminal to ask on, so nothing was written; --yes does it",
     )
-    assert ("Customers who move (7):" in outcome.lines) is not as_json
+    assert ("Customers that move (7):" in outcome.lines) is not as_json
     assert written(crm_of_user) == before
 
 
@@ -162,7 +162,7 @@ def test_a_terminal_is_asked(
 
     assert asked.returncode == code
     assert "Change the policy of o'brien's? [y/N]" in asked.stderr
-    assert "Customers who move (7):" in asked.stdout
+    assert "Customers that move (7):" in asked.stdout
     assert ("✅ Written." in asked.stdout) is is_written
     assert ("Nothing was written." in asked.stdout) is not is_written
     assert len(crm_of_user.run("SELECT FROM leora_pipeline.tenant_policy")) == is_written
@@ -195,7 +195,7 @@ def test_each_change_says_what_comes_of_it(leora: Leora, tenant: UUID) -> None:
 
     assert "No customer moves." in limit.lines
     assert limit.lines[-1] == "✅ Written. The gate and the checks judge by it from now on."
-    assert nobody.lines[-1] == "✅ Written. Nobody moves for now; the runs judge by it from now on."
+    assert nobody.lines[-1] == "✅ Written. No customer moves for now; the runs judge by it from now on."
 
 
 @pytest.mark.parametrize(

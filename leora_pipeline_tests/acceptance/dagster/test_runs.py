@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from leora_pipeline.core.alerting.channels import SEND_TIMEOUT_SECONDS
+from leora_pipeline.core.reporting.problems import find_problems
 from leora_pipeline.core.reporting.status import read_status
 from leora_pipeline.core.settings import PROJECT_ROOT
 from leora_pipeline.definitions import defs
@@ -270,7 +271,7 @@ def test_a_run_re_executed_from_its_failure_is_no_full_success(
         assert again.success, "only the last step was left to do"
 
     assert runs_of(crm_of_user, again.run_id) == {"broken": ("partial", "succeeded")}
-    problems = read_status(crm_of_user.engine).problems
+    problems = find_problems(read_status(crm_of_user.engine))
     assert any("the last full run failed" in problem.message for problem in problems)
 
 

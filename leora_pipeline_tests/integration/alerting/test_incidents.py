@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from leora_pipeline import update_account_types
 from leora_pipeline.core.alerting.incidents import Changes, sync_incidents
+from leora_pipeline.core.reporting.problems import find_problems
 from leora_pipeline.core.reporting.status import read_status
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
@@ -200,7 +201,7 @@ def test_a_warning_is_reported_and_leaves_the_status_sound(
 ) -> None:
     judge(cellar, check="outside_healthy")
     assert sync_incidents(engine) == Changes(opened=1)
-    (problem,) = read_status(engine).problems
+    (problem,) = find_problems(read_status(engine))
     assert (problem.kind, problem.severity) == ("outside_healthy", "warn")
 
 
@@ -294,7 +295,7 @@ def test_pending_changes_of_a_tenant_that_is_gone_alarm_nobody(
         "VALUES (gen_random_uuid(), gen_random_uuid(), now() - interval '1 hour')"
     )
     status = read_status(engine)
-    assert (status.pending, status.problems) == (1, [])
+    assert (status.pending, find_problems(status)) == (1, [])
     assert sync_incidents(engine) == NOTHING
 
 

@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from leora_pipeline import update_account_types
+from leora_pipeline.core.reporting.problems import find_problems
 from leora_pipeline.core.reporting.status import read_status
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 
@@ -15,7 +16,7 @@ def healthy(engine: sa.Engine, build: CrmBuilder) -> CrmBuilder:
     """A CRM of one tenant right after its nightly run."""
     build.customer(build.tenant("cellar"), orders=(ago(days=1),))
     update_account_types(engine=engine)
-    assert read_status(engine).problems == []
+    assert find_problems(read_status(engine)) == []
     return build
 
 
@@ -41,7 +42,7 @@ def test_a_night_that_went_wrong_is_named(
 ) -> None:
     healthy.run('UPDATE "Tenant" SET "createdAt" = now()')
     healthy.run(f"UPDATE leora_pipeline.tenant_run SET {change}")
-    (line,) = read_status(engine).problems
+    (line,) = find_problems(read_status(engine))
     assert str(line).startswith(f"cellar: {problem}")
 
 
@@ -50,7 +51,7 @@ def test_a_run_that_is_at_work_is_no_problem(engine: sa.Engine, healthy: CrmBuil
         "INSERT INTO leora_pipeline.tenant_run SELECT tenant_id, 'another', mode, now(), NULL, "
         "'running', NULL, false FROM leora_pipeline.tenant_run"
     )
-    assert read_status(engine).problems == []
+    assert find_problems(read_status(engine)) == []
 
 
 def test_a_partial_run_does_not_hide_that_the_full_one_failed(
@@ -61,7 +62,7 @@ def test_a_partial_run_does_not_hide_that_the_full_one_failed(
         "INSERT INTO leora_pipeline.tenant_run SELECT tenant_id, 'another', 'partial', now(), "
         "now(), 'succeeded', NULL, false FROM leora_pipeline.tenant_run"
     )
-    assert len(read_status(engine).problems) == 1
+    assert len(find_problems(read_status(engine))) == 1
 
 
 def test_an_open_transaction_is_shown_with_its_age(engine: sa.Engine, healthy: CrmBuilder) -> None:
@@ -81,7 +82,7 @@ def test_customers_quarantined_are_a_problem_until_they_could_be_written(
         "quarantined_at = now(), retry_at = now() + interval '1 h'"
     )
 
-    (line,) = read_status(engine).problems
+    (line,) = find_problems(read_status(engine))
     assert line.kind == "customers_quarantined"
     assert "1 customers are quarantined, since the CRM's database refuses" in str(line)
     assert f"of customer {customer} it says: no, never" in str(line)
@@ -90,7 +91,7 @@ def test_customers_quarantined_are_a_problem_until_they_could_be_written(
         "UPDATE leora_pipeline.customer_state "
         "SET error = NULL, failures = 0, quarantined_at = NULL, retry_at = NULL"
     )
-    assert read_status(engine).problems == []
+    assert find_problems(read_status(engine)) == []
 
 
 def test_the_listeners_that_run_are_shown_and_not_those_that_were_killed(

@@ -55,7 +55,7 @@ def test_a_customer_who_is_deleted_before_being_synced_keeps_no_run_going(
     with transaction(engine) as crm:
         crm.execute(sa.text('UPDATE "Customer" SET name = name'))
         incremental(engine)
-    assert waiting(engine) == [tenant], "it is still to be told"
+    assert waiting(engine) == [tenant], "it is still unsynced"
     # Without an order, no trigger sees it go.
     build.run('DELETE FROM "Customer" WHERE id = :id', id=customer)
 
