@@ -67,13 +67,15 @@ def ordered_again(build: CrmBuilder, tenant: UUID, count: int = 1) -> list[UUID]
     return sorted(customers)
 
 
-def assert_left(result: HookResult, error: str, told: Callable[[], str], count: int = 1) -> None:
+def assert_left(
+    result: HookResult, error: str, reported: Callable[[], str], count: int = 1
+) -> None:
     """Asserts that all customers were left, and that the result and the log say why."""
     assert (result.updated, result.unchanged, result.deferred) == (0, 0, count)
     assert result.unknown == ()
     assert error in (result.error or "")
     assert "\n" not in (result.error or "")
-    assert error in told()
+    assert error in reported()
 
 
 def grant_crm(build: CrmBuilder, role: str) -> None:

@@ -41,7 +41,7 @@ def eventually(condition: Callable[[], object], what: str = "what the listener w
 
 
 def listener_url(engine: sa.Engine) -> str:
-    """Returns the URL of a listener, whose connections can be told from the test's own."""
+    """Returns the URL of a listener, whose connections can be distinguished from the test's own."""
     return engine.url.update_query_dict({"application_name": "listener"}).render_as_string(
         hide_password=False
     )

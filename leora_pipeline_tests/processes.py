@@ -42,7 +42,7 @@ class Outcome:
     @property
     def error(self) -> str:
         """The error, which has to be one plain line with the program's name before it."""
-        assert self.err.endswith("\n"), f"no error was told: {self.err!r}"
+        assert self.err.endswith("\n"), f"no error was reported: {self.err!r}"
         assert self.err.count("\n") == 1, f"not one line:\n{self.err}"
         assert self.err.startswith("leora: "), self.err
         assert "Traceback" not in self.err

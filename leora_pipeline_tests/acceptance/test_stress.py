@@ -214,8 +214,11 @@ def test_a_minute_of_everything_at_once_fails_nobody_and_ends_right(
         listener.send_signal(signal.SIGTERM)
     assert [listener.wait(timeout=30) for listener in listeners.values()] == [0, 0]
     for name in listeners:
-        told = (tmp_path / f"{name}.log").read_text(encoding="utf-8").splitlines()
-        assert [line.split(",")[0].split(":")[0] for line in told] == ["Listening", "Stopped"], told
+        reported = (tmp_path / f"{name}.log").read_text(encoding="utf-8").splitlines()
+        assert [line.split(",")[0].split(":")[0] for line in reported] == [
+            "Listening",
+            "Stopped",
+        ], reported
 
     assert storm.leora("update", "--incremental").code == 0
     assert is_at_rest(engine, build)

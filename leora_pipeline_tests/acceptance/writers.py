@@ -5,7 +5,7 @@ code 0 and a count of what it did, or with a traceback at the first error. What 
 the CRM's application may do. What it set by hand it records, so that the log can be checked.
 
 Writers cannot deadlock among themselves: each transaction first takes advisory locks on all of its
-customers, in one order. Those who only add orders share them, so that such transactions overlap,
+customers, in one order. Those that only add orders share them, so that such transactions overlap,
 the ones that stay open for a while and call the hook too.
 """
 

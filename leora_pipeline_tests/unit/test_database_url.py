@@ -1,4 +1,4 @@
-"""Database URLs, as libpq and as Prisma write them, and what a user is told of a bad one."""
+"""Database URLs, as libpq and as Prisma write them, and what a user reads about a bad one."""
 
 from __future__ import annotations
 

@@ -41,11 +41,11 @@ def test_check_passes_a_healthy_crm_and_fails_a_dying_one(crm_of_user: Crm, leor
     assert dying.code == 1
     assert re.search(r"❌ high_churn: old-river: ACTIVE 30\.0 %", dying.out)
     assert dying_json.code == 1
-    told = json_of(dying_json)
-    assert told["ok"] is False
+    reported = json_of(dying_json)
+    assert reported["ok"] is False
     failed = {
         (verdict["check_name"], verdict["tenant_slug"], verdict["severity"])
-        for verdict in told["results"]
+        for verdict in reported["results"]
         if verdict["status"] == "failed"
     }
     assert failed == {
@@ -77,11 +77,11 @@ def test_status_is_0_when_all_is_well(crm_of_user: Crm, pipeline_url: str, leora
     assert (outcome.code, outcome.err) == (0, "")
     assert "hillside" in outcome.out
     assert "Nothing is wrong" in outcome.out
-    told = json_of(as_json)
+    reported = json_of(as_json)
     assert as_json.code == 0
-    assert (told["ok"], told["problems"]) == (True, [])
-    assert [tenant["tenant_slug"] for tenant in told["tenants"]] == ["hillside"]
-    finished = datetime.fromisoformat(told["tenants"][0]["last_full_success"])
+    assert (reported["ok"], reported["problems"]) == (True, [])
+    assert [tenant["tenant_slug"] for tenant in reported["tenants"]] == ["hillside"]
+    finished = datetime.fromisoformat(reported["tenants"][0]["last_full_success"])
     assert timedelta(0) <= datetime.now(UTC) - finished < timedelta(minutes=5)
 
 
@@ -98,15 +98,15 @@ def test_status_names_the_tenant_whose_nightly_run_died_three_days_ago(
     )
 
     outcome = leora("status")
-    told = json_of(leora("status", "--json"))
+    reported = json_of(leora("status", "--json"))
 
     assert outcome.code == 1
     problems = [line for line in outcome.lines if "❌" in line]
     assert len(problems) == 1
     assert "asleep" in problems[0]
-    assert told["ok"] is False
-    assert len(told["problems"]) == 1
-    assert told["problems"][0].startswith("asleep: ")
+    assert reported["ok"] is False
+    assert len(reported["problems"]) == 1
+    assert reported["problems"][0].startswith("asleep: ")
     # Its next run is what cures it.
     assert leora("update", "--tenant-slug", "asleep").code == 0
     assert leora("status").code == 0
@@ -151,6 +151,6 @@ def test_status_counts_who_still_is_unsynced(crm_of_user: Crm, leora: Leora) -> 
     with crm_of_user.engine.connect() as someone, someone.begin():
         someone.exec_driver_sql(f"SELECT FROM \"Customer\" WHERE id = '{customer}' FOR UPDATE")
         assert leora("update").code == 0
-        told = json_of(leora("status", "--json"))
-        assert told["unsynced"] == 1
-        assert told["oldest_transaction_seconds"] > 0
+        reported = json_of(leora("status", "--json"))
+        assert reported["unsynced"] == 1
+        assert reported["oldest_transaction_seconds"] > 0

@@ -22,19 +22,19 @@ pytestmark = [
     "command", ["", "demo", "dev", "migrate", "update", "preview", "check", "status", "alerts"]
 )
 def test_help_says_what_each_command_does_without_a_database(leora: Leora, command: str) -> None:
-    told = leora(*command.split(), "--help")
+    reported = leora(*command.split(), "--help")
 
-    assert told.code == 0
-    assert told.out.startswith(f"Usage: leora {command}".rstrip())
-    assert told.err == ""
+    assert reported.code == 0
+    assert reported.out.startswith(f"Usage: leora {command}".rstrip())
+    assert reported.err == ""
 
 
 def test_help_lists_every_command_with_a_line_each() -> None:
-    told = run(BIN / "leora", "--help", env=environment(LEORA_DATABASE_URL="mysql://nowhere"))
+    reported = run(BIN / "leora", "--help", env=environment(LEORA_DATABASE_URL="mysql://nowhere"))
 
-    assert (told.code, told.err) == (0, "")
+    assert (reported.code, reported.err) == (0, "")
     for command in ("demo", "dev", "migrate", "update", "preview", "check", "status", "alerts"):
-        assert re.search(rf"^  {command} +\S", told.out, re.MULTILINE)
+        assert re.search(rf"^  {command} +\S", reported.out, re.MULTILINE)
 
 
 def test_an_unknown_command_or_option_is_wrong_usage_in_one_line(leora: Leora) -> None:

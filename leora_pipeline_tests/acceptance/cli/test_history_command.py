@@ -60,11 +60,11 @@ def test_json_is_one_object_of_the_same(crm_of_user: Crm, leora: Leora) -> None:
         'SELECT o.id, t.run_id FROM "Order" AS o, leora_pipeline.account_type_transition AS t'
     )[0]
 
-    told = json.loads(leora("history", str(customer), "--json").out)
+    reported = json.loads(leora("history", str(customer), "--json").out)
 
-    transition = told["transitions"][0]
-    assert told == {
-        "as_of": told["as_of"],
+    transition = reported["transitions"][0]
+    assert reported == {
+        "as_of": reported["as_of"],
         "customer_id": str(customer),
         "name": "Corner Bottle Shop",
         "tenant_id": str(tenant),
@@ -208,8 +208,8 @@ def test_an_id_that_nobody_has_is_wrong_usage_in_one_line(
 
 
 def test_help_says_what_it_does(leora: Leora) -> None:
-    told = leora("history", "--help")
+    reported = leora("history", "--help")
 
-    assert told.code == 0
-    assert told.out.startswith("Usage: leora history [OPTIONS] CUSTOMER_ID")
+    assert reported.code == 0
+    assert reported.out.startswith("Usage: leora history [OPTIONS] CUSTOMER_ID")
     assert "  history " in leora("--help").out

@@ -145,7 +145,7 @@ class Done:
 
     refreshed: int = 0
     planned: int = 0
-    told: int = 0
+    reported: int = 0
     published: int = 0
 
 
@@ -282,10 +282,10 @@ def done(scene: Scene) -> Done:
         )
         assert {tuple(row) for row in planned} <= set(moves)
         found["planned"] += whole(len(planned), len(moves))
-        is_told = whole(sum(logged[move] for move in moves), len(moves))
-        found["told"] += is_told
+        is_reported = whole(sum(logged[move] for move in moves), len(moves))
+        found["reported"] += is_reported
         for one, before, after in moves:
-            assert types[one] == (after if is_told else before), "the log and the CRM disagree"
+            assert types[one] == (after if is_reported else before), "the log and the CRM disagree"
         found["published"] += day
     return Done(**found)
 
@@ -336,7 +336,7 @@ def test_a_killed_update_is_named_once_it_is_older_than_the_maximum_and_until_th
 ) -> None:
     kill_update(scene, STAGES["apply, before it writes"], tmp_path)
 
-    def told() -> list[str]:
+    def reported() -> list[str]:
         return [line for line in leora("status").lines if "never ended" in line]
 
     def shift(minutes: int) -> None:
@@ -354,12 +354,12 @@ def test_a_killed_update_is_named_once_it_is_older_than_the_maximum_and_until_th
         past=scene.past,
     )
     shift(-5)
-    assert told() == []
+    assert reported() == []
 
     shift(5)
-    assert [line.split()[1] for line in told()] == [f"{slug}:" for slug in TENANTS]
+    assert [line.split()[1] for line in reported()] == [f"{slug}:" for slug in TENANTS]
     assert leora("status").code == 1
 
     assert leora("update").code == 0
-    assert told() == []
+    assert reported() == []
     assert leora("status").code == 0

@@ -49,7 +49,7 @@ def test_a_policy_is_changed_reported_and_taken_back(
     assert (changed.code, changed.err) == (0, "")
     assert changed.lines[:-1] == [
         "Policy of o'brien's:",
-        "name\told\tnew",
+        "name\reported\tnew",
         "active-within\t180\t90",
         "target-within\t365\t150",
         "Customers that move (7):",
@@ -76,11 +76,11 @@ def test_a_policy_is_changed_reported_and_taken_back(
         "Policy of o'brien's:",
         "name\tvalue\tdefault where it differs\tmeaning",
     ]
-    told = {line.split("\t")[0]: line.split("\t")[1:3] for line in shown.lines}
-    assert told["active-within"] == ["90", "180"]
-    assert told["target-within"] == ["150", "365"]
-    assert told["uncounted-statuses"] == ["CANCELLED,DRAFT", ""]
-    assert told["gate-percent"] == ["20", ""]
+    reported = {line.split("\t")[0]: line.split("\t")[1:3] for line in shown.lines}
+    assert reported["active-within"] == ["90", "180"]
+    assert reported["target-within"] == ["150", "365"]
+    assert reported["uncounted-statuses"] == ["CANCELLED,DRAFT", ""]
+    assert reported["gate-percent"] == ["20", ""]
     assert shown.lines[-3:-1] == ["Latest changes:", "time (UTC)\tby\twhat"]
     assert re.fullmatch(
         r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\tann@\S+ as \w+\t"
@@ -195,7 +195,10 @@ def test_each_change_says_what_comes_of_it(leora: Leora, tenant: UUID) -> None:
 
     assert "No customer moves." in limit.lines
     assert limit.lines[-1] == "✅ Written. The gate and the checks judge by it from now on."
-    assert nobody.lines[-1] == "✅ Written. No customer moves for now; the runs judge by it from now on."
+    assert (
+        nobody.lines[-1]
+        == "✅ Written. No customer moves for now; the runs judge by it from now on."
+    )
 
 
 @pytest.mark.parametrize(
@@ -247,10 +250,10 @@ def test_a_database_that_forbids_writes_will_do_to_show(
 
 
 def test_help_names_all_that_can_be_set(leora: Leora) -> None:
-    told = leora("policy", "set", "--help")
+    reported = leora("policy", "set", "--help")
 
-    assert told.code == 0
-    assert told.out.startswith("Usage: leora policy set [OPTIONS] NAME=VALUE...")
+    assert reported.code == 0
+    assert reported.out.startswith("Usage: leora policy set [OPTIONS] NAME=VALUE...")
     for name in ("threshold-unit", "uncounted-statuses", "healthy-prospect-max", "min-customers"):
-        assert f"\n    {name} " in told.out
+        assert f"\n    {name} " in reported.out
     assert "  policy " in leora("--help").out

@@ -33,11 +33,13 @@ def misclassified(crm_of_user: Crm) -> Crm:
 def test_preview_json_is_the_contracts(misclassified: Crm, leora: Leora) -> None:
     outcome = leora("preview", "--json")
 
-    told = json_of(outcome)
+    reported = json_of(outcome)
     assert (outcome.code, outcome.err) == (0, "")
-    assert set(told) == {"as_of", "results"}
-    assert abs(datetime.fromisoformat(told["as_of"]) - datetime.now(UTC)) < timedelta(seconds=30)
-    (result,) = told["results"]
+    assert set(reported) == {"as_of", "results"}
+    assert abs(datetime.fromisoformat(reported["as_of"]) - datetime.now(UTC)) < timedelta(
+        seconds=30
+    )
+    (result,) = reported["results"]
     assert {key: result[key] for key in ("tenant_slug", "total", "correct", "incorrect")} == {
         "tenant_slug": "cellar",
         "total": 5,
@@ -96,7 +98,7 @@ def test_preview_shows_people_what_is_wrong_why_and_what_to_do(
         "ACTIVE\tPROSPECT\t1",
         "leora update --tenant-slug cellar",
     ):
-        assert part in outcome.out, f"{part!r} is not told:\n{outcome.out}"
+        assert part in outcome.out, f"{part!r} is not reported:\n{outcome.out}"
     assert "Fine Wines" not in outcome.out, "who is right is not listed"
     assert "Grocer" not in outcome.out, "who is pinned is not listed"
 
@@ -186,18 +188,18 @@ def test_preview_of_another_instant_advises_nothing_that_an_update_would_not_do(
 
 def test_preview_predicts_exactly_what_update_then_does(crm_of_user: Crm, leora: Leora) -> None:
     crm_of_user.load(HEALTHY)
-    foretold = json_of(leora("preview", "--json"))["results"][0]
-    assert foretold["incorrect"]
+    predicted = json_of(leora("preview", "--json"))["results"][0]
+    assert predicted["incorrect"]
 
     done = json_of(leora("update", "--json"))["results"][0]
 
     moved = {"ACTIVE": 0, "TARGET": 0, "PROSPECT": 0}
-    for move in foretold["transitions"]:
+    for move in predicted["transitions"]:
         moved[move["to"]] += move["count"]
     assert done["changed"] == moved
-    assert foretold["expected"] == {
+    assert predicted["expected"] == {
         "ACTIVE": done["active"],
         "TARGET": done["target"],
         "PROSPECT": done["prospect"],
     }
-    assert foretold["total"] == done["total"]
+    assert predicted["total"] == done["total"]

@@ -56,13 +56,13 @@ def test_update_json_counts_what_stands_in_the_crm_and_what_moved(
 
     outcome = leora("update", "--json")
 
-    told = json_of(outcome)
+    reported = json_of(outcome)
     assert (outcome.code, outcome.err) == (0, "")
-    assert set(told) == {"as_of", "duration_ms", "results"}
-    as_of = datetime.fromisoformat(told["as_of"])
+    assert set(reported) == {"as_of", "duration_ms", "results"}
+    as_of = datetime.fromisoformat(reported["as_of"])
     assert begun <= as_of <= datetime.now(UTC) + timedelta(seconds=1)
-    assert isinstance(told["duration_ms"], int)
-    assert told["results"] == [
+    assert isinstance(reported["duration_ms"], int)
+    assert reported["results"] == [
         {
             "tenant_id": str(tenant),
             "tenant_slug": "cellar",
@@ -136,10 +136,10 @@ def test_a_held_tenant_exits_1_and_names_the_way_out_which_works(
 
     assert held.code == 1
     assert held.err == "" or held.error
-    told = [line for line in (held.out + held.err).splitlines() if "held" in line]
-    assert len(told) == 1
+    reported = [line for line in (held.out + held.err).splitlines() if "held" in line]
+    assert len(reported) == 1
     way_out = "leora update --tenant-slug cellar --allow-mass-change"
-    assert way_out in told[0]
+    assert way_out in reported[0]
     assert held_json.code == 1
     assert json_of(held_json)["results"][0]["held"] is True
     assert crm_of_user.counts("cellar") == {"ACTIVE": 30}

@@ -92,8 +92,8 @@ def dev() -> Iterator[Dev]:
             try:
                 process.wait(timeout=30)
             finally:
-                # A code server that was started anew may not be told of the end, and would notice
-                # within a minute.
+                # A code server that was started anew may not learn of the end at once, but would
+                # notice it within a minute.
                 kill_all(mark)
 
 

@@ -162,9 +162,9 @@ def test_what_cannot_be_delivered_is_said_and_waits(
     sent = json.loads(leora("alerts", "send", "--json").out)
     assert (sent["ok"], sent["sent"], sent["failed"]) == (True, 1, 0)
     assert hook.titles == ["[Leora] broken: run failed"]
-    told = json.loads(leora("alerts", "show", "--json").out)
-    assert [(i["kind"], i["resolved_at"]) for i in told["incidents"]] == [("run_failed", None)]
-    assert told["unsent"] == []
+    reported = json.loads(leora("alerts", "show", "--json").out)
+    assert [(i["kind"], i["resolved_at"]) for i in reported["incidents"]] == [("run_failed", None)]
+    assert reported["unsent"] == []
 
 
 def test_a_bad_address_stops_no_run(

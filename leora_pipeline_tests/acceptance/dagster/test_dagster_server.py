@@ -185,8 +185,8 @@ def test_a_run_of_an_unknown_tenant_fails_with_a_line_that_names_it(dagster: Ser
         "... on ExecutionStepFailureEvent { failureMetadata { description } } } } } }"
     )
     events = dagster.post({"query": query, "variables": {"id": run_id}})["logsForRun"]["events"]
-    told = [event["failureMetadata"]["description"] for event in events if event]
-    assert told == ["unknown tenant hilside; known are: hillside, newcomer, riverside"]
+    reported = [event["failureMetadata"]["description"] for event in events if event]
+    assert reported == ["unknown tenant hilside; known are: hillside, newcomer, riverside"]
 
 
 def test_configuration_that_does_not_exist_is_refused_at_launch(dagster: Server) -> None:

@@ -29,15 +29,15 @@ import leora_pipeline.definitions
 print(time.process_time() - begun)
 print([name for name in ("great_expectations", "matplotlib", "scipy") if name in sys.modules])
 """
-    told = run(
+    reported = run(
         sys.executable,
         "-c",
         program,
         env=environment(LEORA_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nowhere"),
     )
 
-    assert (told.code, told.err) == (0, "")
-    seconds, heavy = told.lines
+    assert (reported.code, reported.err) == (0, "")
+    seconds, heavy = reported.lines
     assert heavy == "[]"
     assert float(seconds) < 5
 

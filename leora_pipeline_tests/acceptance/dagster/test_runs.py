@@ -94,13 +94,13 @@ def tenants_shown(result: dg.ExecuteInProcessResult, asset: str) -> list[Any]:
 
 def errors(result: dg.ExecuteInProcessResult) -> list[str]:
     """Returns the descriptions of a run's step failures, as the UI puts them first."""
-    told = []
+    reported = []
     for event in result.all_events:
         if event.is_step_failure:
             data = event.step_failure_data
             described = data.user_failure_data.description if data.user_failure_data else None
-            told.append(described or (data.error.message if data.error else ""))
-    return told
+            reported.append(described or (data.error.message if data.error else ""))
+    return reported
 
 
 def runs_of(crm: Crm, run_id: str) -> dict[str, tuple[str, str]]:
@@ -230,10 +230,10 @@ def test_a_failing_tenant_fails_the_run_by_name_once_the_others_are_done(
     result = launch()
 
     assert not result.success
-    told = "\n".join(errors(result))
-    assert "broken" in told
-    assert "the disk is made of cheese" in told
-    assert "sound" not in told
+    reported = "\n".join(errors(result))
+    assert "broken" in reported
+    assert "the disk is made of cheese" in reported
+    assert "sound" not in reported
     assert materialized(result) == set(ASSETS), "what was done for the others is shown"
     assert crm_of_user.counts("sound") == {"PROSPECT": 1}
     assert crm_of_user.counts("broken") == {None: 1}
@@ -385,7 +385,7 @@ def test_a_run_of_some_assets_is_no_full_success(crm_of_user: Crm, launch: Launc
 def test_a_held_tenant_leaves_the_run_a_success_and_its_check_says_so(
     crm_of_user: Crm, launch: Launch, leora: Leora
 ) -> None:
-    """Its messages are told in `test_alerts`; here are Dagster and the story of a customer."""
+    """Its messages are tested in `test_alerts`; here are Dagster and the story of a customer."""
     tenant = crm_of_user.tenant()
     crm_of_user.customers(tenant, 30, "ACTIVE", ago(days=1))
     assert leora("update").code == 0
@@ -440,7 +440,7 @@ def test_bad_configuration_fails_the_run_with_one_clear_line(
     result = launch(job, **scope)
 
     assert not result.success
-    failures = [told for told in errors(result) if told]
+    failures = [reported for reported in errors(result) if reported]
     assert named in failures[0]
     assert "\n" not in failures[0]
     assert materialized(result) == set()
@@ -465,9 +465,9 @@ def test_a_missing_or_unfit_database_fails_the_run_with_the_way_out(
         monkeypatch.setenv("LEORA_DATABASE_URL", url)
         result = launch(assets=("last_order_dates",))
         assert not result.success
-        told = errors(result)[0]
-        assert way_out in told
-        assert "\n" not in told
+        reported = errors(result)[0]
+        assert way_out in reported
+        assert "\n" not in reported
         everything = "\n".join(str(event) for event in result.all_events)
         assert "s3cret" not in everything
 

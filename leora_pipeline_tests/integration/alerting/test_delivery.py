@@ -288,10 +288,10 @@ def test_a_bad_address_is_reported_without_its_secrets_and_loses_nothing(
     done = deliver_messages(engine, [url, hook.url])
     assert (done.sent, done.failed) == (0, 1)
     assert hook.titles == [OPENED], "the others get it"
-    told = str(done.errors) + str(cellar.messages())
+    reported = str(done.errors) + str(cellar.messages())
     assert fingerprint(url) in done.errors[0]
-    assert "s3cret" not in told
-    assert "t0ken" not in told
+    assert "s3cret" not in reported
+    assert "t0ken" not in reported
     assert "\n" not in done.errors[0]
 
 

@@ -49,7 +49,7 @@ def judge(build: CrmBuilder) -> Judge:
     return record
 
 
-def told(build: CrmBuilder) -> list[tuple[str, str]]:
+def reported(build: CrmBuilder) -> list[tuple[str, str]]:
     """Returns kind and event of all messages, oldest first."""
     rows = build.run("SELECT kind, event FROM leora_pipeline.alert_message ORDER BY message_id")
     return [tuple(row) for row in rows]
@@ -85,7 +85,7 @@ def test_a_breach_is_reported_once_over_five_runs_and_its_recovery_once(
     judge(cellar, "passed")
     assert sync_incidents(engine) == Changes(resolved=1)
     assert sync_incidents(engine) == NOTHING
-    assert told(build) == [("high_churn", "opened"), ("high_churn", "resolved")]
+    assert reported(build) == [("high_churn", "opened"), ("high_churn", "resolved")]
     assert message(build).title == "[Leora] cellar: high churn (resolved)"
     assert "ACTIVE 30.0 %" in message(build).body
 
@@ -96,7 +96,7 @@ def test_a_second_breach_is_an_incident_of_its_own(
     for status in ("failed", "passed", "failed"):
         judge(cellar, status)
         sync_incidents(engine)
-    assert [event for _, event in told(build)] == ["opened", "resolved", "opened"]
+    assert [event for _, event in reported(build)] == ["opened", "resolved", "opened"]
 
 
 def test_a_reminder_comes_a_day_after_people_last_heard_of_it(
@@ -146,7 +146,7 @@ def test_what_happened_before_anybody_heard_is_reported_whole(
     sync_incidents(engine)
     judge(cellar, "passed")
     sync_incidents(engine)
-    assert [event for _, event in told(build)] == ["opened", "resolved"]
+    assert [event for _, event in reported(build)] == ["opened", "resolved"]
     assert read_status(engine).unsent_messages == 2
 
 
@@ -163,7 +163,7 @@ def test_many_at_once_open_one_incident(
     with ThreadPoolExecutor(6) as pool:
         opened = sum(changes.opened for changes in pool.map(look, range(6)))
     assert opened == 1
-    assert told(build) == [("high_churn", "opened")]
+    assert reported(build) == [("high_churn", "opened")]
 
 
 def test_an_incident_without_its_message_cannot_be(
@@ -184,16 +184,16 @@ def test_what_follows_from_something_graver_is_not_reported_beside_it(
     judge(cellar)
     judge(cellar, check="outside_healthy")
     sync_incidents(engine)
-    assert told(build) == [("high_churn", "opened")]
+    assert reported(build) == [("high_churn", "opened")]
     # Better, but not yet well.
     judge(cellar, "passed")
     sync_incidents(engine)
-    assert told(build)[1:] == [("high_churn", "resolved"), ("outside_healthy", "opened")]
+    assert reported(build)[1:] == [("high_churn", "resolved"), ("outside_healthy", "opened")]
     assert message(build).severity == "warn"
     # And worse again: nothing recovers by that.
     judge(cellar)
     sync_incidents(engine)
-    assert told(build)[3:] == [("high_churn", "opened")]
+    assert reported(build)[3:] == [("high_churn", "opened")]
 
 
 def test_a_warning_is_reported_and_leaves_the_status_sound(
@@ -256,7 +256,7 @@ def test_a_night_that_went_wrong_is_reported_until_one_goes_well(
         "WHERE run_id = 'another'"
     )
     assert sync_incidents(engine) == Changes(resolved=1)
-    assert told(build) == [(kind, "opened"), (kind, "resolved")]
+    assert reported(build) == [(kind, "opened"), (kind, "resolved")]
 
 
 def test_a_failed_incremental_run_is_reported_until_any_run_heals_it(
@@ -284,7 +284,10 @@ def test_pending_customers_that_do_not_drain_are_reported(
     assert sync_incidents(engine) == Changes(opened=1)
     update_account_types(engine=engine)
     assert sync_incidents(engine) == Changes(resolved=1)
-    assert told(build) == [("pending_not_draining", "opened"), ("pending_not_draining", "resolved")]
+    assert reported(build) == [
+        ("pending_not_draining", "opened"),
+        ("pending_not_draining", "resolved"),
+    ]
 
 
 def test_pending_changes_of_a_tenant_that_is_gone_alarm_nobody(

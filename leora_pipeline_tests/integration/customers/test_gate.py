@@ -500,8 +500,8 @@ def test_types_set_too_high_by_hand_are_put_right_without_a_hold(
 def test_a_policy_widened_between_the_steps_makes_no_loss_of_what_aged(
     engine: sa.Engine, build: CrmBuilder
 ) -> None:
-    # The states were derived by the old policy, and are told under the new one, by which the dates
-    # that nothing has happened to would give the higher type still.
+    # The states were derived by the old policy and are synced under the new one. By that one, the
+    # dates that did not change would give the higher type still.
     tenant = build.tenant()
     customers = add_customers(build, tenant, 30, ordered=ago(days=200), account_type="ACTIVE")
     run = resolve_run(engine)

@@ -40,7 +40,7 @@ def captured(build: CrmBuilder) -> Noted:
     )
 
 
-def noted_by(build: CrmBuilder, sql: str, **parameters: Any) -> Noted:
+def captured_by(build: CrmBuilder, sql: str, **parameters: Any) -> Noted:
     """Returns what one statement of the CRM makes pending."""
     build.run("DELETE FROM leora_pipeline.pending_customer")
     build.run(sql, **parameters)
@@ -70,14 +70,14 @@ def test_a_new_order_makes_its_customer_pending(
     build: CrmBuilder, tenant: UUID, customer: UUID
 ) -> None:
     build.customer(tenant)
-    assert noted_by(build, INSERT_ORDERS, tenant=tenant, customers=[customer], each=1) == {
+    assert captured_by(build, INSERT_ORDERS, tenant=tenant, customers=[customer], each=1) == {
         (tenant, customer): 1
     }
 
 
 def test_a_bulk_insert_captures_each_of_its_customers_once(build: CrmBuilder, tenant: UUID) -> None:
     customers = [build.customer(tenant) for _ in range(10)]
-    assert noted_by(build, INSERT_ORDERS, tenant=tenant, customers=customers, each=100) == {
+    assert captured_by(build, INSERT_ORDERS, tenant=tenant, customers=customers, each=100) == {
         (tenant, customer): 1 for customer in customers
     }
 
@@ -108,8 +108,8 @@ def test_a_statement_that_finds_no_row_makes_nobody_pending(
         'DELETE FROM "Order" WHERE false',
         'UPDATE "Customer" SET "accountType" = \'HOLD\' WHERE false',
     ):
-        assert noted_by(build, sql) == {}
-    assert noted_by(build, INSERT_ORDERS, tenant=tenant, customers=[], each=1) == {}
+        assert captured_by(build, sql) == {}
+    assert captured_by(build, INSERT_ORDERS, tenant=tenant, customers=[], each=1) == {}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_an_order_that_changes_in_what_counts_makes_its_customer_pending(
     build: CrmBuilder, tenant: UUID, customer: UUID, order: UUID, change: str
 ) -> None:
     build.customer(tenant, orders=(ago(days=1),))
-    assert noted_by(build, f'UPDATE "Order" SET {change} WHERE id = :id', id=order) == {
+    assert captured_by(build, f'UPDATE "Order" SET {change} WHERE id = :id', id=order) == {
         (tenant, customer): 1
     }
 
@@ -142,7 +142,7 @@ def test_an_order_that_changes_in_what_counts_makes_its_customer_pending(
 def test_an_order_that_changes_in_nothing_that_counts_makes_nobody_pending(
     build: CrmBuilder, order: UUID, change: str
 ) -> None:
-    assert noted_by(build, f'UPDATE "Order" SET {change} WHERE id = :id', id=order) == {}
+    assert captured_by(build, f'UPDATE "Order" SET {change} WHERE id = :id', id=order) == {}
 
 
 def test_an_update_of_many_orders_captures_only_those_that_changed_and_each_customer_once(
@@ -152,7 +152,7 @@ def test_an_update_of_many_orders_captures_only_those_that_changed_and_each_cust
     for _ in range(5):
         build.order(tenant, changed, ago(days=2), "SUBMITTED")
     build.order(tenant, unchanged, ago(days=2), "FULFILLED")
-    assert noted_by(
+    assert captured_by(
         build, 'UPDATE "Order" SET status = \'FULFILLED\', total = 1, "updatedAt" = now()'
     ) == {(tenant, changed): 1}
 
@@ -161,7 +161,7 @@ def test_two_orders_that_swap_their_dates_make_both_customers_pending(
     build: CrmBuilder, tenant: UUID
 ) -> None:
     customers = [build.customer(tenant, orders=(ago(days=days),)) for days in (10, 20)]
-    assert noted_by(
+    assert captured_by(
         build,
         'UPDATE "Order" AS o SET "orderedAt" = p."orderedAt" FROM "Order" AS p WHERE p.id <> o.id',
     ) == {(tenant, customer): 1 for customer in customers}
@@ -171,7 +171,7 @@ def test_an_order_that_moves_makes_both_of_its_customers_pending(
     build: CrmBuilder, tenant: UUID, customer: UUID, order: UUID
 ) -> None:
     other = build.customer(tenant)
-    assert noted_by(
+    assert captured_by(
         build, 'UPDATE "Order" SET "customerId" = :other WHERE id = :id', other=other, id=order
     ) == {(tenant, customer): 1, (tenant, other): 1}
 
@@ -180,7 +180,7 @@ def test_an_order_that_moves_to_another_tenant_is_captured_for_both(
     build: CrmBuilder, tenant: UUID, customer: UUID, order: UUID
 ) -> None:
     other = build.tenant("market")
-    assert noted_by(
+    assert captured_by(
         build, 'UPDATE "Order" SET "tenantId" = :other WHERE id = :id', other=other, id=order
     ) == {(tenant, customer): 1, (other, customer): 1}
 
@@ -189,7 +189,7 @@ def test_an_upsert_captures_what_it_inserts_and_what_it_updates(
     build: CrmBuilder, tenant: UUID, customer: UUID, order: UUID
 ) -> None:
     newcomer = build.customer(tenant)
-    assert noted_by(
+    assert captured_by(
         build,
         'INSERT INTO "Order" (id, "tenantId", "customerId", status, "updatedAt") VALUES '
         "(:order, :tenant, :customer, 'CANCELLED', now()), "
@@ -207,7 +207,7 @@ def test_deleted_orders_make_each_of_their_customers_pending_once(
 ) -> None:
     customers = [build.customer(tenant, orders=(ago(days=1), ago(days=2))) for _ in range(3)]
     build.customer(tenant)
-    assert noted_by(build, 'DELETE FROM "Order"') == {
+    assert captured_by(build, 'DELETE FROM "Order"') == {
         (tenant, customer): 1 for customer in customers
     }
 
@@ -215,7 +215,7 @@ def test_deleted_orders_make_each_of_their_customers_pending_once(
 def test_a_deleted_customer_is_pending_by_its_orders(build: CrmBuilder, tenant: UUID) -> None:
     deleted = build.customer(tenant, orders=(ago(days=1), ago(days=2)))
     build.customer(tenant, orders=(ago(days=1),))
-    assert noted_by(build, 'DELETE FROM "Customer" WHERE id = :id', id=deleted) == {
+    assert captured_by(build, 'DELETE FROM "Customer" WHERE id = :id', id=deleted) == {
         (tenant, deleted): 1
     }
 
@@ -225,7 +225,7 @@ def test_a_deleted_customer_is_pending_by_its_orders(build: CrmBuilder, tenant: 
 
 def test_new_customers_are_pending(build: CrmBuilder, tenant: UUID) -> None:
     build.customer(tenant)
-    found = noted_by(
+    found = captured_by(
         build,
         'INSERT INTO "Customer" (id, "tenantId", name, "updatedAt") '
         "SELECT gen_random_uuid(), :tenant, 'New Shop', now() FROM generate_series(1, 50)",
@@ -251,7 +251,7 @@ def test_a_type_or_date_that_somebody_sets_makes_the_customer_pending(
 ) -> None:
     customer = build.customer(tenant, "TARGET", last_order=ago(days=200))
     build.customer(tenant, "TARGET")
-    assert noted_by(build, f'UPDATE "Customer" SET {change} WHERE id = :id', id=customer) == {
+    assert captured_by(build, f'UPDATE "Customer" SET {change} WHERE id = :id', id=customer) == {
         (tenant, customer): 1
     }
 
@@ -268,14 +268,14 @@ def test_a_type_or_date_that_somebody_sets_makes_the_customer_pending(
 def test_anything_else_that_somebody_sets_makes_nobody_pending(
     build: CrmBuilder, customer: UUID, change: str
 ) -> None:
-    assert noted_by(build, f'UPDATE "Customer" SET {change} WHERE id = :id', id=customer) == {}
+    assert captured_by(build, f'UPDATE "Customer" SET {change} WHERE id = :id', id=customer) == {}
 
 
 def test_a_customer_who_moves_to_another_tenant_is_pending_in_both(
     build: CrmBuilder, tenant: UUID, customer: UUID
 ) -> None:
     other = build.tenant("market")
-    assert noted_by(
+    assert captured_by(
         build, 'UPDATE "Customer" SET "tenantId" = :other WHERE id = :id', other=other, id=customer
     ) == {(tenant, customer): 1, (other, customer): 1}
 
@@ -285,7 +285,7 @@ def test_a_customer_who_gets_another_id_is_pending_under_both(
 ) -> None:
     assert order
     renumbered = uuid4()
-    found = noted_by(
+    found = captured_by(
         build, 'UPDATE "Customer" SET id = :new WHERE id = :id', new=renumbered, id=customer
     )
     assert set(found) == {(tenant, customer), (tenant, renumbered)}
@@ -340,7 +340,7 @@ class Session:
         ).rowcount
 
     def assert_warned(self, what: str) -> None:
-        """Asserts that there was one warning, which says what was not noted."""
+        """Asserts that there was one warning, which says what was not captured."""
         ((severity, message),) = self.notices
         assert severity == "WARNING"
         assert message is not None

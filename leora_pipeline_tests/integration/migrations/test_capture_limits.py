@@ -1,7 +1,7 @@
 """Capture under the CRM's own time limit: a locked pending table does not end its statement.
 
-The triggers wait for the pending table no longer than their lock timeout. What is told here is how
-that goes together with the ``statement_timeout`` of the CRM's session, which counts their time too.
+The triggers wait for the pending table no longer than their lock timeout. This is about how that
+goes together with the ``statement_timeout`` of the CRM's session, which counts their time too.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def session(pipeline_url: str) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def warnings(session: psycopg.Connection) -> list[str | None]:
-    """What the session is told beside its results."""
-    told: list[str | None] = []
-    session.add_notice_handler(lambda notice: told.append(notice.message_primary))
-    return told
+    """The warnings that the session gets beside its results."""
+    reported: list[str | None] = []
+    session.add_notice_handler(lambda notice: reported.append(notice.message_primary))
+    return reported
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_statement_limited_to_longer_than_the_triggers_wait_goes_through_with_
     session.execute(INSERT_ORDER, [tenant, customer])
 
     assert orders(build, customer) == 2
-    assert [str(told).startswith(LEFT) for told in warnings] == [True]
+    assert [str(reported).startswith(LEFT) for reported in warnings] == [True]
 
 
 @pytest.mark.usefixtures("_pending_is_locked")
@@ -92,4 +92,4 @@ def test_a_statement_limited_to_less_than_the_triggers_wait_goes_through_with_a_
     session.execute(INSERT_ORDER, [tenant, customer])
 
     assert orders(build, customer) == 2
-    assert [str(told).startswith(LEFT) for told in warnings] == [True]
+    assert [str(reported).startswith(LEFT) for reported in warnings] == [True]

@@ -41,14 +41,14 @@ OBSTACLES = {
 def test_nothing_is_removed_where_something_of_somebody_elses_would_go_too(
     engine: sa.Engine, build: CrmBuilder, pipeline_url: str, what: str
 ) -> None:
-    obstacle, told = OBSTACLES[what]
+    obstacle, reported = OBSTACLES[what]
     build.run(obstacle)
     before = dump(pipeline_url)
 
     with pytest.raises(UnfitDatabaseError, match="nothing was changed") as refusal:
         remove_schema(engine)
 
-    assert told in str(refusal.value)
+    assert reported in str(refusal.value)
     assert dump(pipeline_url) == before
 
 

@@ -89,15 +89,15 @@ def test_everybody_may_move_down_by_a_policy_and_a_real_loss_right_after_is_held
     assert today is not None
     assert today.cause == "policy"
     if path == "hook":
-        told = build.run(
+        reported = build.run(
             "SELECT outcome, count(*) FROM leora_pipeline.after_order_create(:ids) GROUP BY 1",
             ids=customers,
         )
-        assert [tuple(row) for row in told] == [("deferred", 30)]
+        assert [tuple(row) for row in reported] == [("deferred", 30)]
         assert build.run("SELECT FROM leora_pipeline.policy_reclassification") == [], (
             "they are taken over"
         )
-        assert counts(build, tenant) == {"ACTIVE": 30}, "it is left to those who can ask the gate"
+        assert counts(build, tenant) == {"ACTIVE": 30}, "it is left to those that can ask the gate"
         today = read_history(engine, customers[0]).today
         assert today is not None
         assert today.cause == "policy"

@@ -62,8 +62,8 @@ def test_changed_thresholds_move_whom_they_concern_and_back(
     assert types(build, customers) == expected
     assert types(build, others) == ["TARGET"]
     for customer, before, after in zip(customers, DEFAULT, expected, strict=True):
-        told = [] if before == after else [(before, after, "policy")]
-        assert build.log(customer)[1:] == told
+        reported = [] if before == after else [(before, after, "policy")]
+        assert build.log(customer)[1:] == reported
 
     back = change(engine, active_within=180, target_within=365)
 
@@ -164,11 +164,11 @@ def test_a_dry_run_predicts_the_same_and_leaves_nothing(
         {"uncounted_statuses": ["FULFILLED"], "target_within": 400},
     ):
         before = policy_tables(build)
-        told = change_policy(engine, named(engine), values, changed_by="ann@desk", dry_run=True)
+        reported = change_policy(engine, named(engine), values, changed_by="ann@desk", dry_run=True)
         assert policy_tables(build) == before
         assert waiting(engine) == []
-        assert told.moves
-        assert change(engine, **values) == told
+        assert reported.moves
+        assert change(engine, **values) == reported
         catch_up(engine, build)
 
 
@@ -192,7 +192,7 @@ def test_changed_statuses_move_down_and_up_again(
     assert types(build, [*customers, pending]) == [*DEFAULT[:4], "TARGET", "PROSPECT"]
     assert build.log(prospect)[-1] == ("PROSPECT", "TARGET", "policy")
     assert build.log(pending)[-1] == ("ACTIVE", "PROSPECT", "policy")
-    assert build.read(active).date < ago(days=99), "its date is told, though its type stays"
+    assert build.read(active).date < ago(days=99), "its date is reported, though its type stays"
     assert build.read(pinned)[:2] == ("HOLD", None)
 
     back = change(engine, uncounted_statuses=None)

@@ -76,7 +76,7 @@ def test_limits_alone_move_nobody(
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "reported"),
     [
         ({"active_within": 365}, "active-within must be at least 1 and less than target-within"),
         ({"active_within": 0}, "active-within must be at least 1"),
@@ -90,11 +90,15 @@ def test_limits_alone_move_nobody(
     ],
 )
 def test_what_makes_no_sense_is_refused_by_the_database_and_explained(
-    engine: sa.Engine, build: CrmBuilder, customers: list[UUID], values: dict[str, Value], told: str
+    engine: sa.Engine,
+    build: CrmBuilder,
+    customers: list[UUID],
+    values: dict[str, Value],
+    reported: str,
 ) -> None:
     before = policy_tables(build)
 
-    with pytest.raises(WrongUsageError, match=told):
+    with pytest.raises(WrongUsageError, match=reported):
         change(engine, **values)
 
     assert policy_tables(build) == before
@@ -196,12 +200,12 @@ def test_whom_changed_thresholds_move_is_found_by_index_ranges(
             ).scalars()
         )
 
-    told = "\n".join(lines)
-    print(told)
-    assert [line for line in lines if LARGE_SCAN.search(line)] == [], told
+    reported = "\n".join(lines)
+    print(reported)
+    assert [line for line in lines if LARGE_SCAN.search(line)] == [], reported
     ranges = [line for line in lines if "Index Cond" in line and "last_order_at" in line]
-    assert len(ranges) == 4, told
-    assert sum("customer_state_by_date" in line for line in lines) == 4, told
+    assert len(ranges) == 4, reported
+    assert sum("customer_state_by_date" in line for line in lines) == 4, reported
     incremental(large)
     assert {
         row.cause: row.n

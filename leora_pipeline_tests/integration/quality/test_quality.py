@@ -197,7 +197,7 @@ def test_freshness_asks_for_a_successful_full_run_of_each_tenant(
         build.tenant(slug)
     update_account_types(engine=engine)
     build.tenant("new")
-    build.tenant("forgotten")
+    build.tenant("deleted")
     build.run('UPDATE "Tenant" SET "createdAt" = now() - interval \'3 days\'')
     build.run('UPDATE "Tenant" SET "createdAt" = now() WHERE slug = \'new\'')
     for change, slug in (
@@ -212,7 +212,7 @@ def test_freshness_asks_for_a_successful_full_run_of_each_tenant(
         )
     assert statuses(engine, "fresh") == {
         "failing": "failed",
-        "forgotten": "failed",
+        "deleted": "failed",
         "fresh": "passed",
         "new": "not judged",
         "partial": "failed",

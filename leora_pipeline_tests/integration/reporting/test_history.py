@@ -31,7 +31,7 @@ def orders_of(engine: sa.Engine, customer: UUID) -> dict[UUID, CustomerOrder]:
 
 
 @pytest.mark.parametrize(
-    ("days", "told"),
+    ("days", "reported"),
     [
         (12.5, "ACTIVE: ordered 12 days ago (within 180 days), on {date}."),
         (212.5, "TARGET: ordered 212 days ago (180-365 days), on {date}."),
@@ -40,7 +40,7 @@ def orders_of(engine: sa.Engine, customer: UUID) -> dict[UUID, CustomerOrder]:
     ],
 )
 def test_the_type_is_explained_by_the_last_order(
-    engine: sa.Engine, build: CrmBuilder, tenant: UUID, days: float | None, told: str
+    engine: sa.Engine, build: CrmBuilder, tenant: UUID, days: float | None, reported: str
 ) -> None:
     ordered = ago(days=days) if days is not None else None
     customer = build.customer(tenant, orders=(ordered,) if ordered else ())
@@ -48,8 +48,8 @@ def test_the_type_is_explained_by_the_last_order(
 
     today = today_of(engine, customer)
 
-    assert today.explanation == told.format(date=ordered and f"{ordered:%Y-%m-%d}")
-    assert today.crm_type == today.account_type == told.split(":", maxsplit=1)[0]
+    assert today.explanation == reported.format(date=ordered and f"{ordered:%Y-%m-%d}")
+    assert today.crm_type == today.account_type == reported.split(":", maxsplit=1)[0]
     assert (today.last_order_at, today.crm_order_at) == (ordered, ordered)
     assert (today.is_pinned, today.is_imported, today.cause) == (False, False, None)
     assert today.outlook == ()
@@ -192,11 +192,11 @@ def test_a_type_that_time_alone_has_outdated_is_the_next_incremental_runs(
 
 
 @pytest.mark.parametrize(
-    ("by_hand", "told"),
+    ("by_hand", "reported"),
     [("TARGET", "Somebody set TARGET by hand."), (None, "Somebody removed the type by hand.")],
 )
 def test_a_type_set_by_hand_is_reported_as_such_before_it_is_corrected_and_after(
-    engine: sa.Engine, build: CrmBuilder, tenant: UUID, by_hand: str | None, told: str
+    engine: sa.Engine, build: CrmBuilder, tenant: UUID, by_hand: str | None, reported: str
 ) -> None:
     customer = build.customer(tenant, orders=(ago(days=1),))
     update_account_types(engine=engine)
@@ -207,14 +207,14 @@ def test_a_type_set_by_hand_is_reported_as_such_before_it_is_corrected_and_after
     after = read_history(engine, customer)
 
     assert (before.crm_type, before.cause) == (by_hand, "by hand")
-    assert before.outlook[0] == told
+    assert before.outlook[0] == reported
     assert after.today is not None
     assert after.today.outlook == ()
     correction = after.transitions[-1]
     assert (correction.from_type, correction.to_type) == (by_hand, "ACTIVE")
     assert correction.is_set_by_hand
     assert correction.explanation == (
-        f"somebody had {told.removeprefix('Somebody ').rstrip('.')}; corrected to ACTIVE"
+        f"somebody had {reported.removeprefix('Somebody ').rstrip('.')}; corrected to ACTIVE"
     )
 
 
@@ -254,10 +254,10 @@ def test_a_date_alone_that_differs_is_reported_unless_dates_are_left_to_the_crm(
     ordered = ago(days=1)
     build.order(tenant, customer, ordered)
 
-    told, left = (today_of(engine, customer, write_dates=write) for write in (True, False))
+    reported, left = (today_of(engine, customer, write_dates=write) for write in (True, False))
 
-    assert told.explanation == left.explanation
-    assert f"run writes the last order date {ordered:%Y-%m-%d};" in told.outlook[-1]
+    assert reported.explanation == left.explanation
+    assert f"run writes the last order date {ordered:%Y-%m-%d};" in reported.outlook[-1]
     assert not any("writes" in line for line in left.outlook)
 
 
@@ -283,9 +283,9 @@ def test_every_transition_is_reported_with_its_cause_in_words(
     build.customer(tenant, orders=(ago(days=1),))
     update_account_types(engine=engine)
 
-    told = read_history(engine, customer).transitions
+    reported = read_history(engine, customer).transitions
 
-    assert [(t.from_type, t.to_type, t.cause, t.explanation) for t in told] == [
+    assert [(t.from_type, t.to_type, t.cause, t.explanation) for t in reported] == [
         (None, "PROSPECT", "nightly", "first classification (found by a full run)"),
         ("PROSPECT", "ACTIVE", "order", "the last order date moved forward"),
         ("ACTIVE", "TARGET", "age", "too long without a newer order"),
@@ -308,14 +308,14 @@ def test_every_transition_is_reported_with_its_cause_in_words(
             "asked for, for this customer; before that somebody had set ACTIVE by hand",
         ),
     ]
-    assert [t.is_set_by_hand for t in told] == [False, False, False, True, False, True]
-    assert [t.last_order_at for t in told] == [None, ordered, ordered, ordered, None, None]
+    assert [t.is_set_by_hand for t in reported] == [False, False, False, True, False, True]
+    assert [t.last_order_at for t in reported] == [None, ordered, ordered, ordered, None, None]
     logged = build.run(
         "SELECT recorded_at, as_of, run_id FROM leora_pipeline.account_type_transition "
         "WHERE customer_id = :id ORDER BY transition_id",
         id=customer,
     )
-    assert [(t.recorded_at, t.as_of, t.run_id) for t in told] == [tuple(row) for row in logged]
+    assert [(t.recorded_at, t.as_of, t.run_id) for t in reported] == [tuple(row) for row in logged]
 
 
 def test_a_cause_that_is_not_known_is_reported_as_it_is_logged(
@@ -442,7 +442,7 @@ def test_numbers_and_totals_are_shown_where_the_crm_has_them_and_not_required(
     assert (bare.order_number, bare.total, bare.status) == (None, None, "FULFILLED")
 
 
-# Customers who are gone, and others.
+# Customers that are gone, and others.
 
 
 def test_a_deleted_customer_keeps_its_transitions(

@@ -22,7 +22,7 @@ def _nothing_waits_for_ever(engine: sa.Engine, build: CrmBuilder) -> None:
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+def reported(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
     """Returns what the hook has logged as warnings and errors."""
     caplog.set_level(logging.WARNING, logger="leora_pipeline")
     return lambda: "\n".join(record.getMessage() for record in caplog.records)

@@ -99,14 +99,14 @@ def test_a_hook_that_fails_does_nothing_to_the_callers_transaction(
 
 
 def test_a_transaction_that_has_failed_before_stays_the_callers_to_roll_back(
-    engine: sa.Engine, build: CrmBuilder, tenant: UUID, told: Callable[[], str]
+    engine: sa.Engine, build: CrmBuilder, tenant: UUID, reported: Callable[[], str]
 ) -> None:
     (customer,) = ordered_again(build, tenant)
 
     with engine.connect() as crm:
         with pytest.raises(sa.exc.DataError):
             crm.exec_driver_sql("SELECT 1 / 0")
-        assert_left(hook(customer, connection=crm), "current transaction is aborted", told)
+        assert_left(hook(customer, connection=crm), "current transaction is aborted", reported)
         with pytest.raises(sa.exc.InternalError, match="current transaction is aborted"):
             crm.exec_driver_sql("SELECT 1")
         crm.rollback()
@@ -116,8 +116,10 @@ def test_a_transaction_that_has_failed_before_stays_the_callers_to_roll_back(
     assert_at_rest(engine, build)
 
 
-def test_a_connection_that_is_closed_is_logged(engine: sa.Engine, told: Callable[[], str]) -> None:
+def test_a_connection_that_is_closed_is_logged(
+    engine: sa.Engine, reported: Callable[[], str]
+) -> None:
     with engine.connect() as crm:
         pass
 
-    assert_left(hook(uuid4(), connection=crm), "closed", told)
+    assert_left(hook(uuid4(), connection=crm), "closed", reported)

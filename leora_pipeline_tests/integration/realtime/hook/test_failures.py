@@ -46,7 +46,7 @@ from leora_pipeline_tests.scenes import (
 def test_a_database_out_of_reach_is_logged_and_the_customers_are_left(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    told: Callable[[], str],
+    reported: Callable[[], str],
     url: str | None,
     error: str,
 ) -> None:
@@ -55,7 +55,7 @@ def test_a_database_out_of_reach_is_logged_and_the_customers_are_left(
 
     result = hook(uuid4(), uuid4())
 
-    assert_left(result, error, told, count=2)
+    assert_left(result, error, reported, count=2)
     assert "hunter2" not in caplog.text + (result.error or "")
 
 
@@ -75,14 +75,16 @@ def test_the_database_that_the_environment_names_is_the_default(
 
 
 def test_a_configuration_that_means_nothing_is_logged(
-    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, told: Callable[[], str]
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, reported: Callable[[], str]
 ) -> None:
     monkeypatch.setenv("LEORA_WRITE_LAST_ORDER_DATE", "perhaps")
 
-    assert_left(hook(uuid4(), engine=engine), "LEORA_WRITE_LAST_ORDER_DATE", told)
+    assert_left(hook(uuid4(), engine=engine), "LEORA_WRITE_LAST_ORDER_DATE", reported)
 
 
-def test_events_that_cannot_be_read_are_logged(engine: sa.Engine, told: Callable[[], str]) -> None:
+def test_events_that_cannot_be_read_are_logged(
+    engine: sa.Engine, reported: Callable[[], str]
+) -> None:
     def breaking_off() -> Iterator[OrderCreated]:
         yield OrderCreated(uuid4(), uuid4())
         raise OSError("the feed broke off")
@@ -90,14 +92,16 @@ def test_events_that_cannot_be_read_are_logged(engine: sa.Engine, told: Callable
     result = after_order_create_batch(breaking_off(), engine=engine)
 
     assert result == HookResult(error="the feed broke off")
-    assert "the feed broke off" in told()
+    assert "the feed broke off" in reported()
 
 
-def test_a_schema_that_is_not_installed_is_logged(crm: sa.Engine, told: Callable[[], str]) -> None:
+def test_a_schema_that_is_not_installed_is_logged(
+    crm: sa.Engine, reported: Callable[[], str]
+) -> None:
     build = CrmBuilder(crm)
     customer = build.customer(build.tenant())
 
-    assert_left(hook(customer, engine=crm), "leora_pipeline", told)
+    assert_left(hook(customer, engine=crm), "leora_pipeline", reported)
 
     with transaction(crm) as connection:
         assert hook(customer, connection=connection).deferred == 1
@@ -105,12 +109,12 @@ def test_a_schema_that_is_not_installed_is_logged(crm: sa.Engine, told: Callable
 
 
 def test_privileges_that_are_missing_are_logged(
-    engine: sa.Engine, build: CrmBuilder, tenant: UUID, role: str, told: Callable[[], str]
+    engine: sa.Engine, build: CrmBuilder, tenant: UUID, role: str, reported: Callable[[], str]
 ) -> None:
     customer = build.customer(tenant, orders=(ago(days=1),))
 
     with connected_as(engine, role) as powerless:
-        assert_left(hook(customer, engine=powerless), "permission denied", told)
+        assert_left(hook(customer, engine=powerless), "permission denied", reported)
 
     assert build.type_of(customer) is None
 
@@ -125,7 +129,7 @@ def let_own(build: CrmBuilder, role: str) -> None:
 
 
 def test_orders_that_row_level_security_would_hide_demote_nobody_and_are_logged(
-    engine: sa.Engine, build: CrmBuilder, tenant: UUID, role: str, told: Callable[[], str]
+    engine: sa.Engine, build: CrmBuilder, tenant: UUID, role: str, reported: Callable[[], str]
 ) -> None:
     (customer,) = ordered_again(build, tenant)
     before = everything(build)
@@ -135,7 +139,7 @@ def test_orders_that_row_level_security_would_hide_demote_nobody_and_are_logged(
     result = hook(customer, engine=engine)
 
     assert everything(build) == before
-    assert_left(result, "row-level security", told)
+    assert_left(result, "row-level security", reported)
 
 
 def test_row_level_security_that_filters_the_functions_owner_changes_nothing(
@@ -159,7 +163,7 @@ def test_a_trigger_of_the_crm_that_raises_is_logged(
     engine: sa.Engine,
     build: CrmBuilder,
     tenant: UUID,
-    told: Callable[[], str],
+    reported: Callable[[], str],
     as_of_caller: bool,
 ) -> None:
     customers = ordered_again(build, tenant, 2)
@@ -174,7 +178,7 @@ def test_a_trigger_of_the_crm_that_raises_is_logged(
 
     assert everything(build) == before, "nothing half-done"
     assert build.pending() == set(customers)
-    assert_left(result, "the disk is made of cheese", told, count=2)
+    assert_left(result, "the disk is made of cheese", reported, count=2)
 
 
 def test_tables_that_are_locked_are_not_waited_for(
@@ -182,7 +186,7 @@ def test_tables_that_are_locked_are_not_waited_for(
     build: CrmBuilder,
     tenant: UUID,
     background: ThreadPoolExecutor,
-    told: Callable[[], str],
+    reported: Callable[[], str],
 ) -> None:
     (customer,) = ordered_again(build, tenant)
 
@@ -190,5 +194,5 @@ def test_tables_that_are_locked_are_not_waited_for(
         lock_our_tables(migration)
         result = background.submit(hook, customer, engine=engine).result(timeout=PATIENCE)
 
-    assert_left(result, "lock timeout", told)
+    assert_left(result, "lock timeout", reported)
     assert build.pending() == {customer}

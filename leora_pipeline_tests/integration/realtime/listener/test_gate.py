@@ -38,7 +38,7 @@ from leora_pipeline_tests.scenes import (
 
 
 def demoted(build: CrmBuilder, tenant: UUID) -> int:
-    """Returns how many demotions by lost orders the CRM was told."""
+    """Returns how many demotions by order loss were written to the CRM."""
     return int(
         build.run(
             "SELECT count(*) AS n FROM leora_pipeline.account_type_transition "
@@ -200,10 +200,10 @@ def test_row_level_security_switched_on_under_a_listener_demotes_nobody(
         for customer in customers:
             build.order(tenant, customer, ago(days=1))
         eventually(lambda: len(tries(caplog)) >= 3)
-        told = [record.getMessage() for record in caplog.records]
-        assert len(told) == len(tries(caplog)), "a line for each try"
-        assert all(re.search(f'row.level security.*"{table}"', line) for line in told), told
-        assert not any("\n" in line for line in told)
+        reported = [record.getMessage() for record in caplog.records]
+        assert len(reported) == len(tries(caplog)), "a line for each try"
+        assert all(re.search(f'row.level security.*"{table}"', line) for line in reported), reported
+        assert not any("\n" in line for line in reported)
         assert {build.type_of(customer) for customer in customers} == {"ACTIVE"}
         assert quarantined(build) == {}
         build.run(f'ALTER TABLE "{table}" DISABLE ROW LEVEL SECURITY')

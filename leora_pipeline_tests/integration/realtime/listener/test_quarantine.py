@@ -64,9 +64,9 @@ def test_a_customer_whom_the_crm_refuses_is_quarantined_and_the_others_are_done(
         refused_ = customer in bad
         assert build.type_of(customer) == (None if refused_ else "ACTIVE")
         assert build.log(customer) == ([] if refused_ else [(None, "ACTIVE", "order")])
-    told = [record.getMessage() for record in caplog.records if "quarantined" in record.message]
-    assert len(told) == 2
-    assert all(str(customer) in "".join(told) for customer in bad)
+    reported = [record.getMessage() for record in caplog.records if "quarantined" in record.message]
+    assert len(reported) == 2
+    assert all(str(customer) in "".join(reported) for customer in bad)
 
 
 def test_a_customer_quarantined_is_tried_again_after_pauses_that_grow_to_an_hour(

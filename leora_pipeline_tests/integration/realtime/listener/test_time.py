@@ -49,7 +49,7 @@ def test_time_alone_changes_a_type(
         eventually(lambda: build.type_of(customer) == before)
         eventually(lambda: at_rest(engine, build))
         pass_time(build, 10)
-        assert build.pending() == set(), "no change is noted"
+        assert build.pending() == set(), "no change is captured"
 
         eventually(lambda: build.type_of(customer) == after)
         assert_settled(engine, build)

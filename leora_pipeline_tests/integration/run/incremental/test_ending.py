@@ -138,7 +138,7 @@ def test_an_order_that_commits_late_is_the_next_runs(
 
     with transaction(engine) as late:
         insert_order(late, tenant, customer, ago(days=2))
-        # Others are noted and done after it, and before it commits.
+        # Others are captured and done after it, and before it commits.
         build.order(tenant, customer, ago(days=150))
         other = build.customer(tenant)
         incremental(engine)

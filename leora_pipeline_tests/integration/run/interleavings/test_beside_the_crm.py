@@ -85,7 +85,7 @@ def test_an_order_in_the_making_holds_up_no_run(engine: sa.Engine, build: CrmBui
     with transaction(engine) as crm:
         insert_order(crm, tenant, customer, ordered)
         update_account_types(engine=engine)
-        assert build.type_of(customer) == "TARGET", "told despite the foreign key's lock"
+        assert build.type_of(customer) == "TARGET", "reported despite the foreign key's lock"
 
     settle(engine, build)
     assert build.read(customer)[:2] == ("ACTIVE", ordered)

@@ -62,9 +62,9 @@ def test_a_tenant_that_fails_at_any_step_leaves_the_others_done(
     assert "dry-goods" in str(failure.value)
     assert [result.tenant_slug for result in failure.value.results] == ["cellar", "market"]
     assert [build.type_of(customers[i]) for i in (0, 2)] == ["ACTIVE", "ACTIVE"]
-    told = table == "leora_pipeline.account_type_distribution"
-    assert build.type_of(customers[1]) == ("ACTIVE" if told else None)
-    assert len(build.log(customers[1])) == (1 if told else 0)
+    reported = table == "leora_pipeline.account_type_distribution"
+    assert build.type_of(customers[1]) == ("ACTIVE" if reported else None)
+    assert len(build.log(customers[1])) == (1 if reported else 0)
     assert build.run(
         'SELECT t.slug, r.status, r.error FROM leora_pipeline.tenant_run AS r JOIN "Tenant" AS t '
         "ON t.id = r.tenant_id WHERE r.finished_at IS NOT NULL ORDER BY t.slug"
