@@ -49,7 +49,7 @@ def test_a_policy_is_changed_reported_and_taken_back(
     assert (changed.code, changed.err) == (0, "")
     assert changed.lines[:-1] == [
         "Policy of o'brien's:",
-        "name\reported\tnew",
+        "name\told\tnew",
         "active-within\t180\t90",
         "target-within\t365\t150",
         "Customers that move (7):",
