@@ -7,6 +7,7 @@ in `crm_builder`, the Python oracle of the rule in `oracle`.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,26 @@ from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables
 from leora_pipeline_tests.crm_builder import CrmBuilder
 
-SERVER_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "max_connections": "200"}
+SERVER_OPTIONS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "max_connections": "200",
+    "max_wal_size": "'128MB'",
+}
+
+MEMORY = Path("/dev/shm")
+"""A file system in memory, where the machine has one: a fresh database is made there in a tenth of
+the time."""
+
+ENOUGH_BYTES = 4 * 2**30
+"""What has to be free there for a server of each worker."""
+
+
+def _folder_of_servers() -> Path | None:
+    """Returns where the servers' data go; None for where temporary files go otherwise."""
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK):
+        return MEMORY if shutil.disk_usage(MEMORY).free > ENOUGH_BYTES else None
+    return None
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +55,9 @@ def server() -> Iterator[EmbeddedPostgres]:
     as whom the servers of other sessions run where root tests.
     """
     with (
-        TemporaryDirectory(prefix="leora_tests_", ignore_cleanup_errors=True) as folder,
+        TemporaryDirectory(
+            prefix="leora_tests_", dir=_folder_of_servers(), ignore_cleanup_errors=True
+        ) as folder,
         embedded_postgres(Path(folder), SERVER_OPTIONS) as running,
     ):
         yield running
@@ -57,7 +79,7 @@ def templates(server: EmbeddedPostgres) -> dict[str, str]:
 def _fresh_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
     name = f"test_{uuid4().hex}"
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield server.url(name)
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

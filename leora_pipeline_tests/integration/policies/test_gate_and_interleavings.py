@@ -119,9 +119,9 @@ def test_everybody_may_move_down_by_a_policy_and_a_real_loss_right_after_is_held
 
 
 @pytest.mark.parametrize("statuses", [["PENDING"], ["DRAFT", "CANCELLED"]])
-@pytest.mark.parametrize("is_lost_first", [False, True])
+@pytest.mark.parametrize("loss_first", [False, True])
 def test_orders_lost_around_a_change_of_policy_are_held_all_the_same(
-    engine: sa.Engine, build: CrmBuilder, tenant: UUID, statuses: list[str], is_lost_first: bool
+    engine: sa.Engine, build: CrmBuilder, tenant: UUID, statuses: list[str], loss_first: bool
 ) -> None:
     """Between the change and the run: what the policy moves is not what is missing."""
     customers = add_customers(build, tenant, 30, ordered=ago(days=100))
@@ -129,10 +129,10 @@ def test_orders_lost_around_a_change_of_policy_are_held_all_the_same(
         build.order(tenant, customer, ago(days=20), "PENDING")
     full(engine)
 
-    if is_lost_first:
+    if loss_first:
         build.run('TRUNCATE "Order"')  # Which no trigger sees.
     change(engine, active_within=110, uncounted_statuses=statuses)
-    if not is_lost_first:
+    if not loss_first:
         lose_orders(build, customers)
     update_account_types(engine=engine)
 
