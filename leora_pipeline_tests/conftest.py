@@ -24,6 +24,7 @@ from leora_pipeline.embedded import EmbeddedPostgres, embedded_postgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables
 from leora_pipeline_tests.crm_builder import CrmBuilder
+from leora_pipeline_tests.roles import connected_as, make_roles, take_back, url_as
 
 SERVER_OPTIONS = {
     "fsync": "off",
@@ -65,14 +66,20 @@ def server() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 def templates(server: EmbeddedPostgres) -> dict[str, str]:
-    """The names of databases to copy: the CRM alone, and with the pipeline's schema."""
+    """The names of databases to copy: the CRM alone, and with the pipeline's schema.
+
+    The schema is installed as the documentation has it: by leora_owner, for leora_runtime.
+    """
     for name, is_migrated in (("template_crm", False), ("template_pipeline", True)):
-        engine = create_engine(server.url(name))
-        with transaction(engine) as connection:
+        admin = create_engine(server.url(name))
+        with transaction(admin) as connection:
             create_tables(connection)
+        make_roles(server.url(name))
         if is_migrated:
-            install_schema(engine)
-        engine.dispose()
+            with connected_as(admin, "leora_owner") as owner:
+                install_schema(owner)
+        take_back(admin)
+        admin.dispose()
     return {"crm": "template_crm", "pipeline": "template_pipeline"}
 
 
@@ -106,17 +113,37 @@ def crm(crm_url: str) -> Iterator[sa.Engine]:
 
 
 @pytest.fixture
-def engine(pipeline_url: str) -> Iterator[sa.Engine]:
-    """A CRM's database without rows, the pipeline's schema installed."""
+def runtime_url(pipeline_url: str) -> str:
+    """The URL of `pipeline_url`'s database for the role that runs the pipeline."""
+    return url_as(pipeline_url, "leora_runtime")
+
+
+@pytest.fixture
+def admin(pipeline_url: str) -> Iterator[sa.Engine]:
+    """The database of `engine`, as a superuser: for the CRM's part, and an administrator's."""
     created = create_engine(pipeline_url)
     yield created
     created.dispose()
 
 
 @pytest.fixture
-def build(engine: sa.Engine) -> CrmBuilder:
-    """Builds a small CRM in `engine`."""
-    return CrmBuilder(engine)
+def owner(admin: sa.Engine) -> Iterator[sa.Engine]:
+    """The database of `engine`, as the owner of the pipeline's schema."""
+    with connected_as(admin, "leora_owner") as connected:
+        yield connected
+
+
+@pytest.fixture
+def engine(admin: sa.Engine) -> Iterator[sa.Engine]:
+    """A CRM's database without rows, the schema installed, as the role that runs the pipeline."""
+    with connected_as(admin, "leora_runtime") as connected:
+        yield connected
+
+
+@pytest.fixture
+def build(admin: sa.Engine) -> CrmBuilder:
+    """Builds a small CRM in the database of `engine`."""
+    return CrmBuilder(admin)
 
 
 @pytest.fixture(autouse=True)

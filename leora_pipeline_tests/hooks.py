@@ -79,9 +79,9 @@ def assert_left(
 
 
 def grant_crm(build: CrmBuilder, role: str) -> None:
-    """Grants what the CRM's application needs: its own tables, and to reach the hook."""
+    """Grants what the CRM's application needs: its own tables, and the hook."""
     build.run(f'GRANT ALL ON "Tenant", "Customer", "Order" TO {role}')
-    build.run(f"GRANT USAGE ON SCHEMA leora_pipeline TO {role}")
+    build.run(f"GRANT leora_hook TO {role}")
 
 
 def filter_orders(build: CrmBuilder) -> None:

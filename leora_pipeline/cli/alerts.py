@@ -8,7 +8,13 @@ import click
 
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import json_option, tenant_option
-from leora_pipeline.cli.output import MARKS, print_incidents, print_json, print_table
+from leora_pipeline.cli.output import (
+    MARKS,
+    echo,
+    print_incidents,
+    print_json,
+    print_table,
+)
 from leora_pipeline.core.alerting.addresses import add_tenant_url, remove_tenant_url, tenant_urls
 from leora_pipeline.core.alerting.channels import Message, send, shown_url
 from leora_pipeline.core.alerting.delivery import deliver_messages
@@ -44,15 +50,15 @@ def send_(as_json: bool) -> None:
             {"ok": not is_failed, **dataclasses.asdict(changes), **dataclasses.asdict(delivery)}
         )
     else:
-        click.echo(
+        echo(
             f"Alerts: {changes.opened} opened, {changes.reminded} reminded of, "
             f"{changes.resolved} resolved"
         )
-        click.echo(f"Messages: {delivery.sent} delivered, {delivery.failed} not delivered")
+        echo(f"Messages: {delivery.sent} delivered, {delivery.failed} not delivered")
         for error in delivery.errors:
-            click.echo(f"  {MARKS['failed']} {error}")
+            echo(f"  {MARKS['failed']} {error}")
         if delivery.unaddressed:
-            click.echo(
+            echo(
                 f"  {MARKS['failed']} {delivery.unaddressed} messages have nowhere to go; set "
                 "LEORA_ALERT_URLS, or give the tenant an address with `leora alerts urls`"
             )
@@ -72,9 +78,9 @@ def digest(tenant_slugs: tuple[str, ...]) -> None:
         with transaction(engine) as connection:
             tenants = find_tenants(connection, tenant_slugs)
         written = write_digests(engine, tenants)
-    click.echo(f"Digests: {len(written)} written")
+    echo(f"Digests: {len(written)} written")
     for slug, customers in written.items():
-        click.echo(f"  {MARKS['passed']} {slug}: {customers} to win back")
+        echo(f"  {MARKS['passed']} {slug}: {customers} to win back")
 
 
 @command.command("show")
@@ -152,6 +158,6 @@ def test(tenant_slugs: tuple[str, ...]) -> None:
     )
     errors = {url: send(url, message) for url in addresses}
     for url, error in errors.items():
-        click.echo(f"{MARKS['failed'] if error else MARKS['passed']} {error or shown_url(url)}")
+        echo(f"{MARKS['failed'] if error else MARKS['passed']} {error or shown_url(url)}")
     if any(errors.values()):
         raise SystemExit(1)

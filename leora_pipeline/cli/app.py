@@ -17,6 +17,7 @@ from contextlib import suppress
 import click
 
 from leora_pipeline.core.errors import LeoraError, WrongUsageError, one_line
+from leora_pipeline.core.text import visible
 
 COMMANDS = {
     "demo": "Compute the account types of a sample CRM of several tenants, in an embedded "
@@ -120,5 +121,5 @@ def _discard_output() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"leora: {' '.join(message.split())}", file=sys.stderr)
+    print(f"leora: {visible(message)}", file=sys.stderr)
     sys.exit(code)

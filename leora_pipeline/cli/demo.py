@@ -8,7 +8,7 @@ import warnings
 import click
 
 from leora_pipeline.cli.databases import dagster_environment
-from leora_pipeline.cli.output import print_summary, print_verdicts, working
+from leora_pipeline.cli.output import echo, print_summary, print_verdicts, working
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.errors import LeoraError
 from leora_pipeline.core.quality.catalog import read_verdicts
@@ -19,7 +19,7 @@ from leora_pipeline.core.run.run import resolve_run
 @click.command("demo")
 def command() -> None:
     """Compute the account types of a sample CRM of several tenants, in an embedded database."""
-    click.echo("[update-account-types] Starting daily account type update...")
+    echo("[update-account-types] Starting daily account type update...")
     with dagster_environment(demo=True) as url:
         begun = time.monotonic()
         with working("running refresh_account_types through Dagster"):
@@ -32,13 +32,13 @@ def command() -> None:
             name: sum(result.changed[name] for result in results)
             for name in ("ACTIVE", "TARGET", "PROSPECT")
         }
-        click.echo(
+        echo(
             f"  - Customers moved: {sum(moved.values())} "
             f"({', '.join(f'{count} to {name}' for name, count in moved.items())})"
         )
         print_verdicts(read_verdicts(engine, run_id))
         engine.dispose()
-    click.echo(
+    echo(
         "Next: `make dev` opens the Dagster UI on this CRM; `.venv/bin/leora preview`, `status` "
         "and `check` work on it too."
     )

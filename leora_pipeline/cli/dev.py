@@ -14,7 +14,7 @@ from threading import Thread
 import click
 
 from leora_pipeline.cli.databases import dagster_environment
-from leora_pipeline.cli.output import log_to_stderr
+from leora_pipeline.cli.output import echo, log_to_stderr
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.errors import LeoraError, WrongUsageError
 from leora_pipeline.core.realtime.listener import Listener
@@ -35,7 +35,7 @@ def command(port: int, no_listener: bool) -> None:
         dagster_environment(demo=False) as url,
         nullcontext() if no_listener else _listening(url),
     ):
-        click.echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
+        echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
         arguments = ["dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
         # A script's background job ignores SIGINT, and so would the child: a handler is not
         # inherited. In a session of its own the child hears nothing but what is passed on, once,

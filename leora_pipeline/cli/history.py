@@ -9,7 +9,7 @@ import click
 
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import json_option
-from leora_pipeline.cli.output import print_json, print_table
+from leora_pipeline.cli.output import echo, print_json, print_table
 from leora_pipeline.core.reporting.history import (
     CustomerHistory,
     CustomerOrder,
@@ -62,11 +62,11 @@ def _print(history: CustomerHistory) -> None:
         ],
     )
     if today is None:
-        click.echo("The CRM has no such customer any more; what is left is the log.")
+        echo("The CRM has no such customer any more; what is left is the log.")
     else:
-        click.echo(today.explanation)
+        echo(today.explanation)
         for line in today.outlook:
-            click.echo(f"  → {line}")
+            echo(f"  → {line}")
     if history.transitions:
         print_table(
             f"Transitions ({len(history.transitions)})",
@@ -85,7 +85,7 @@ def _print(history: CustomerHistory) -> None:
             ],
         )
     else:
-        click.echo("The pipeline has not changed this customer's type.")
+        echo("The pipeline has not changed this customer's type.")
     if history.orders:
         print_table(
             f"Orders ({len(history.orders)} of {history.orders_total})",
@@ -103,9 +103,9 @@ def _print(history: CustomerHistory) -> None:
             ],
         )
         if rest := history.orders_total - len(history.orders):
-            click.echo(f"And {rest} more; `--limit {history.orders_total}` shows all.")
+            echo(f"And {rest} more; `--limit {history.orders_total}` shows all.")
     elif today is not None:
-        click.echo("No orders.")
+        echo("No orders.")
 
 
 def _instant(instant: datetime | None) -> str | None:

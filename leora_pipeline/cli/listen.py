@@ -8,7 +8,7 @@ import signal
 import click
 
 from leora_pipeline.cli.databases import crm_engine
-from leora_pipeline.cli.output import log_to_stderr
+from leora_pipeline.cli.output import echo, log_to_stderr
 from leora_pipeline.core.realtime.listener import POLL_SECONDS, Listener
 from leora_pipeline.core.settings import Settings
 
@@ -44,10 +44,8 @@ def command(poll_ms: int, notify: bool) -> None:
 
         for received in (signal.SIGINT, signal.SIGTERM):
             signal.signal(received, stop)
-        click.echo(
+        echo(
             "Listening, " + ("notified" if notify else f"every {poll_ms} ms") + " (Ctrl-C ends it)"
         )
         listener.run()
-        click.echo(
-            f"Stopped: {listener.customers} customers looked at, {listener.moved} types changed"
-        )
+        echo(f"Stopped: {listener.customers} customers looked at, {listener.moved} types changed")

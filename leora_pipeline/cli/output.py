@@ -5,9 +5,7 @@ What draws on a terminal is imported where one is drawn on: most output goes int
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from leora_pipeline.core.customers.gate import describe_order_loss, describe_release
+from leora_pipeline.core.text import terminal_line, to_json, visible
 
 if TYPE_CHECKING:
     from leora_pipeline.core.quality.verdicts import Verdict
@@ -33,12 +32,22 @@ def print_json(value: Mapping[str, object]) -> None:
     def encode(item: object) -> object:
         return item.astimezone(UTC).isoformat() if isinstance(item, datetime) else str(item)
 
-    click.echo(json.dumps(value, default=encode, indent=2, ensure_ascii=False))
+    click.echo(to_json(value, encode))
+
+
+def echo(line: str = "", *, err: bool = False) -> None:
+    """Prints one line, whatever texts of the CRM's are in it: nothing else prints text.
+
+    Args:
+        line: The line.
+        err: Whether it goes to standard error.
+    """
+    click.echo(terminal_line(line), err=err)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints rows: a table on a terminal, tab-separated lines in a pipe."""
-    cells = [["" if cell is None else _plain(str(cell)) for cell in row] for row in rows]
+    cells = [["" if cell is None else visible(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
@@ -51,14 +60,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
             table.add_row(*map(Text, row))  # Not as markup, which a name may look like.
         Console().print(table)
     else:
-        click.echo(f"{title}:")
+        echo(f"{title}:")
         for row in [list(columns), *cells]:
-            click.echo("\t".join(row))
-
-
-def _plain(text: str) -> str:
-    """Returns a text without control characters, which would act on a terminal or break a line."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text)
+            echo("\t".join(row))
 
 
 def log_to_stderr(level: int) -> None:
@@ -75,7 +79,7 @@ class _OneLine(logging.Formatter):
     """Formats an entry without its traceback, and its text without line breaks."""
 
     def format(self, record: logging.LogRecord) -> str:
-        record.message = _plain(record.getMessage())
+        record.message = terminal_line(record.getMessage())
         record.asctime = self.formatTime(record)
         return self.formatMessage(record)
 
@@ -121,24 +125,24 @@ def percent(part: int, total: int) -> str:
 def print_summary(results: Sequence[AccountTypeUpdateResult], duration_ms: int) -> None:
     """Prints what a run made of its tenants, one by one and together."""
     for result in results:
-        click.echo(
+        echo(
             f"✅ Account types updated for {result.tenant_slug}: "
             f"ACTIVE={result.active}, TARGET={result.target}, PROSPECT={result.prospect}"
         )
     for result in results:
         if result.held:
-            click.echo(
+            echo(
                 f"❌ {result.tenant_slug} is held: {describe_order_loss()}; "
                 f"{describe_release(result.tenant_slug)}"
             )
     total = sum(result.total for result in results)
-    click.echo("[update-account-types] Job complete:")
-    click.echo(f"  - Tenants processed: {len(results)}")
-    click.echo(f"  - Total customers: {total}")
+    echo("[update-account-types] Job complete:")
+    echo(f"  - Tenants processed: {len(results)}")
+    echo(f"  - Total customers: {total}")
     for name in ("active", "target", "prospect"):
         count = sum(getattr(result, name) for result in results)
-        click.echo(f"  - {name.upper()}: {count} ({percent(count, total)})")
-    click.echo(f"  - Duration: {duration_ms}ms")
+        echo(f"  - {name.upper()}: {count} ({percent(count, total)})")
+    echo(f"  - Duration: {duration_ms}ms")
 
 
 def print_incidents(title: str, incidents: Sequence[Incident]) -> None:
@@ -161,16 +165,16 @@ def print_incidents(title: str, incidents: Sequence[Incident]) -> None:
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     """Prints verdicts: a line for each check that no tenant fails, and one for each that does."""
-    click.echo("Data-quality checks:" if verdicts else "Data-quality checks: no tenants to judge")
+    echo("Data-quality checks:" if verdicts else "Data-quality checks: no tenants to judge")
     for name in dict.fromkeys(verdict.check_name for verdict in verdicts):
         of_check = [verdict for verdict in verdicts if verdict.check_name == name]
         passed = sum(verdict.status == "passed" for verdict in of_check)
         if passed and not any(verdict.status == "failed" for verdict in of_check):
-            click.echo(f"  {MARKS['passed']} {name}: {passed} tenants pass")
+            echo(f"  {MARKS['passed']} {name}: {passed} tenants pass")
         for verdict in of_check:
             if verdict.status == "failed":
                 mark = MARKS["failed" if verdict.severity == "error" else "warned"]
-                click.echo(f"  {mark} {name}: {verdict.tenant_slug}: {verdict.message}")
+                echo(f"  {mark} {name}: {verdict.tenant_slug}: {verdict.message}")
             elif verdict.status == "not judged":
                 mark = MARKS["not judged"]
-                click.echo(f"  {mark} {name}: {verdict.tenant_slug} not judged: {verdict.message}")
+                echo(f"  {mark} {name}: {verdict.tenant_slug} not judged: {verdict.message}")

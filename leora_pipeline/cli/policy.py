@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import json_option, tenant_option
-from leora_pipeline.cli.output import print_json, print_table, working
+from leora_pipeline.cli.output import echo, print_json, print_table, working
 from leora_pipeline.core.crm.tenants import find_tenants
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.errors import WrongUsageError
@@ -33,6 +33,7 @@ from leora_pipeline.core.policies.fields import (
     parse_name,
     parse_values,
 )
+from leora_pipeline.core.text import visible
 
 _one_tenant_option = click.option(
     "--tenant-slug", metavar="S", required=True, help="The tenant whose policy it is."
@@ -109,16 +110,16 @@ def _change(
                     raise WrongUsageError(
                         "there is no terminal to ask on, so nothing was written; --yes does it"
                     )
-                if not click.confirm(f"Change the policy of {tenant_slug}?", err=True):
-                    click.echo("Nothing was written.")
+                if not click.confirm(f"Change the policy of {visible(tenant_slug)}?", err=True):
+                    echo("Nothing was written.")
                     raise SystemExit(1)
             change = change_policy(engine, tenant, values, changed_by=_user())
     if as_json:
         print_json({"tenant_slug": tenant_slug, **_change_as_json(change)})
     elif not change.after:
-        click.echo(f"The policy of {tenant_slug} is that already; nothing was written.")
+        echo(f"The policy of {tenant_slug} is that already; nothing was written.")
     else:
-        click.echo(_outlook(tenant_slug, change))
+        echo(_outlook(tenant_slug, change))
 
 
 def _user() -> str:
@@ -215,7 +216,7 @@ def _print_change(tenant_slug: str, change: PolicyChange) -> None:
             [[move.from_type, move.to_type, move.count] for move in change.moves],
         )
     else:
-        click.echo("No customer moves.")
+        echo("No customer moves.")
 
 
 def _shown(value: Value) -> str:

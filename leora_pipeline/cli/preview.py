@@ -10,7 +10,7 @@ import click
 
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import as_of_option, json_option, tenant_option
-from leora_pipeline.cli.output import percent, print_json, print_table, working
+from leora_pipeline.cli.output import echo, percent, print_json, print_table, working
 from leora_pipeline.core.account_types import TYPES, UNCLASSIFIED
 from leora_pipeline.core.crm.tenants import find_tenants
 from leora_pipeline.core.customers.gate import describe_order_loss
@@ -65,10 +65,11 @@ def _as_json(tenant: TenantPreview) -> dict[str, object]:
 
 def _print(seen: Preview, as_of: datetime | None) -> None:
     for tenant in seen.tenants:
-        click.echo(f"\n{tenant.tenant_slug} as of {seen.as_of:%Y-%m-%d %H:%M:%S} UTC")
-        click.echo(f"  Customers: {tenant.total} (and {tenant.pinned} pinned)")
-        click.echo(f"  Correct: {tenant.correct} ({percent(tenant.correct, tenant.total)})")
-        click.echo(f"  Incorrect: {tenant.incorrect} ({percent(tenant.incorrect, tenant.total)})")
+        echo()
+        echo(f"{tenant.tenant_slug} as of {seen.as_of:%Y-%m-%d %H:%M:%S} UTC")
+        echo(f"  Customers: {tenant.total} (and {tenant.pinned} pinned)")
+        echo(f"  Correct: {tenant.correct} ({percent(tenant.correct, tenant.total)})")
+        echo(f"  Incorrect: {tenant.incorrect} ({percent(tenant.incorrect, tenant.total)})")
         print_table(
             "Distribution",
             ["type", "current", "", "expected", ""],
@@ -102,7 +103,7 @@ def _print(seen: Preview, as_of: datetime | None) -> None:
                 ],
             )
         for line in _advice(tenant, as_of):
-            click.echo(f"  → {line}")
+            echo(f"  → {line}")
 
 
 def _advice(tenant: TenantPreview, as_of: datetime | None) -> list[str]:

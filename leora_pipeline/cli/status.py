@@ -8,7 +8,13 @@ import click
 
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import json_option
-from leora_pipeline.cli.output import MARKS, print_incidents, print_json, print_table
+from leora_pipeline.cli.output import (
+    MARKS,
+    echo,
+    print_incidents,
+    print_json,
+    print_table,
+)
 from leora_pipeline.core.reporting.problems import find_problems
 from leora_pipeline.core.reporting.status import read_status
 
@@ -34,7 +40,7 @@ def command(as_json: bool) -> None:
             }
         )
     else:
-        click.echo(f"Schema leora_pipeline: revision {status.schema_revision}")
+        echo(f"Schema leora_pipeline: revision {status.schema_revision}")
         print_table(
             "Tenants",
             ["tenant", "last full success (UTC)", "last run"],
@@ -50,32 +56,37 @@ def command(as_json: bool) -> None:
             ],
         )
         if status.missing_triggers:
-            click.echo(
+            echo(
                 f"Changes are not captured (no trigger {', '.join(status.missing_triggers)}): "
                 "full runs alone see them; `leora migrate` sets the triggers"
             )
+        for door in status.open_doors:
+            echo(f"{MARKS['warned']} Open door: {door}")
         waited = status.oldest_pending_seconds
-        click.echo(
+        echo(
             f"Changes pending: {status.pending}"
             + (f", the oldest for {waited:.0f} s" if waited is not None else "")
         )
-        click.echo(
+        echo(
             f"Listeners: {len(status.listeners)}"
             + ("" if status.listeners else " (changes are the sensor's: seconds, not milliseconds)")
         )
-        click.echo(f"Customers not yet synced to the CRM: {status.unsynced}")
+        echo(f"Customers not yet synced to the CRM: {status.unsynced}")
         oldest = status.oldest_transaction_seconds
-        click.echo(f"Oldest open transaction: {f'{oldest:.0f} s' if oldest else 'none'}")
+        if status.sees_transactions:
+            echo(f"Oldest open transaction: {f'{oldest:.0f} s' if oldest else 'none'}")
+        else:
+            echo("Oldest open transaction: hidden from this role (GRANT pg_read_all_stats)")
         if status.incidents:
             print_incidents("Alerts, open or resolved within a day", status.incidents)
-        click.echo(
+        echo(
             f"Messages not delivered yet: {status.unsent_messages}"
             + (f" ({status.delivery_error})" if status.delivery_error else "")
         )
-        click.echo("Problems:" if problems else "✅ Nothing is wrong.")
+        echo("Problems:" if problems else "✅ Nothing is wrong.")
         for problem in problems:
-            click.echo(f"  {MARKS['failed']} {problem}")
+            echo(f"  {MARKS['failed']} {problem}")
         for warning in warnings:
-            click.echo(f"  {MARKS['warned']} {warning}")
+            echo(f"  {MARKS['warned']} {warning}")
     if problems:
         raise SystemExit(1)

@@ -10,7 +10,7 @@ import click
 
 from leora_pipeline.cli.databases import crm_engine
 from leora_pipeline.cli.options import as_of_option, json_option, tenant_option
-from leora_pipeline.cli.output import print_json, print_summary, progress
+from leora_pipeline.cli.output import echo, print_json, print_summary, progress
 from leora_pipeline.core.crm.tenants import find_tenants
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.errors import TenantsFailedError, WrongUsageError
@@ -44,7 +44,7 @@ def command(
     if incremental and as_of is not None:
         raise WrongUsageError("--incremental is about now; leave out --as-of, or --incremental")
     if not as_json:
-        click.echo("[update-account-types] Starting daily account type update...")
+        echo("[update-account-types] Starting daily account type update...")
     with crm_engine() as engine:
         begun = time.monotonic()
         with transaction(engine) as connection:

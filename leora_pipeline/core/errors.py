@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from leora_pipeline.core.text import visible
+
 
 class LeoraError(Exception):
     """The work could not be done. Its text is one line, fit to be shown as it is."""
@@ -46,5 +48,5 @@ def one_line(error: BaseException) -> str:
     cause = getattr(error, "orig", None) or error
     diagnostics = getattr(cause, "diag", None)
     text = getattr(diagnostics, "message_primary", None) or str(cause)
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return first or type(cause).__name__
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    return visible(first) or type(cause).__name__

@@ -38,4 +38,6 @@ def delete_older_than(engine: sa.Engine, *, history_days: int, record_days: int)
         for name in names:
             with transaction(engine) as connection:
                 deleted[name] = connection.execute(SQL[name], {"days": days}).rowcount
+    with transaction(engine) as connection:
+        deleted["tickets"] = connection.execute(SQL.tickets).rowcount
     return deleted

@@ -21,6 +21,11 @@ WHERE released_at < clock_timestamp() - make_interval(days => :days)
 DELETE FROM leora_pipeline.policy_change
 WHERE changed_at < clock_timestamp() - make_interval(days => :days)
 
+-- name: tickets
+-- Deletes tickets that no transaction can use any more: what somebody took out without the hook.
+DELETE FROM leora_pipeline.hook_ticket
+WHERE transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+
 -- name: tenant_runs
 -- Deletes runs that are too old, but for a tenant's last of each mode, and its last success of it.
 DELETE FROM leora_pipeline.tenant_run AS r

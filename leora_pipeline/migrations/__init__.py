@@ -2,9 +2,10 @@
 
 The tables are versioned by Alembic: each revision under ``versions`` runs the SQL file of its name,
 and a revision that has been released is never edited again. The functions stand once, under
-``functions``, and are put in place after the tables. Of the CRM's tables only the triggers of
+``functions``, and are put in place after the tables; who may use what is granted last
+(``grants.sql``, to the roles of ``roles.sql``). Of the CRM's tables only the triggers of
 ``triggers.sql`` are set. What does not belong here: asking whether the schema fits, which
-`leora_pipeline.core.database.connection` does for every command.
+`leora_pipeline.core.crm.requirements` does for every command.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ import psycopg
 import sqlalchemy as sa
 
 from leora_pipeline.core.crm.requirements import (
+    CRM_COLUMNS,
+    OPTIONAL_COLUMNS,
     SCHEMA_REVISION,
+    WRITTEN_COLUMNS,
     InstalledSchema,
     functions_fingerprint,
     installed_schema,
     missing_triggers,
+    require_hook_access,
+    require_own_schema,
     require_released,
 )
 from leora_pipeline.core.database.connection import transaction
@@ -41,6 +47,10 @@ SCHEMA = "leora_pipeline"
 VERSION_TABLE = "alembic_version"
 SQL = statements("leora_pipeline.migrations.schema")
 TRIGGERS_SQL = statements("leora_pipeline.migrations.triggers")
+GRANTS_SQL = statements("leora_pipeline.migrations.grants")
+ROLES_SQL = statements("leora_pipeline.migrations.roles")
+GRANTS = ("close", "runtime", "hook", "reader")
+"""The statements of ``grants.sql`` that say who may use what, in order."""
 TRIGGERS = {
     "Order.leora_pipeline_insert": "order_insert",
     "Order.leora_pipeline_update": "order_update",
@@ -57,23 +67,40 @@ UNRELEASED_TABLES = ("policy_shift", "set_aside_customer")
 """Tables that only schemas from before the first release have."""
 
 
-def is_installed(engine: sa.Engine, *, triggers: bool = True) -> bool:
+def is_installed(engine: sa.Engine, *, triggers: bool = True, owner: str | None = None) -> bool:
     """Returns whether `install_schema` would find nothing to do; only reads.
 
     Raises:
-        UnfitDatabaseError: The schema is one from before the first release.
+        UnfitDatabaseError: The schema is one from before the first release, or somebody else's.
     """
     with transaction(engine) as connection:
-        return _is_current(connection) and not (triggers and missing_triggers(connection))
+        require_own_schema(connection)
+        return (
+            _is_current(connection)
+            and not (triggers and missing_triggers(connection))
+            and not (owner and not _is_owner(connection, owner))
+        )
 
 
 def _is_current(connection: sa.Connection) -> bool:
+    """Returns whether tables, functions and grants are those of this version."""
     installed = installed_schema(connection)
     require_released(installed)
-    return installed == (SCHEMA_REVISION, functions_fingerprint())
+    return (
+        installed == (SCHEMA_REVISION, functions_fingerprint())
+        and not connection.execute(GRANTS_SQL.is_missing).scalar_one()
+        and not connection.execute(SQL.points_elsewhere).scalar_one()
+    )
 
 
-def install_schema(engine: sa.Engine, *, triggers: bool = True) -> None:
+def _is_owner(connection: sa.Connection, role: str) -> bool:
+    is_owner: bool | None = connection.execute(
+        GRANTS_SQL.has_owner, {"role": role}
+    ).scalar_one_or_none()
+    return bool(is_owner)
+
+
+def install_schema(engine: sa.Engine, *, triggers: bool = True, owner: str | None = None) -> None:
     """Brings the schema to this version; does nothing where it is there already.
 
     Tables and functions are installed in one transaction, and by one process at a time. The
@@ -83,21 +110,41 @@ def install_schema(engine: sa.Engine, *, triggers: bool = True) -> None:
     Args:
         engine: The CRM's database.
         triggers: Whether changes of the CRM are captured.
+        owner: The role that the schema is to belong to; by default the connecting one. Only a
+            member of that role, or a superuser, can hand it over.
 
     Raises:
-        UnfitDatabaseError: The schema is one of a newer version, or from before the first release.
+        UnfitDatabaseError: The schema is one of a newer version, from before the first release, or
+            somebody else's; or the owner is no such role, or lacks what it takes.
         LeoraError: A table of the CRM stayed locked.
     """
-    if is_installed(engine, triggers=triggers):
+    if owner is not None:
+        _require_owner(engine, owner)
+    if is_installed(engine, triggers=triggers, owner=owner):
         return
     with transaction(engine) as connection:
         connection.execute(SQL.lock_migration)
         if not _is_current(connection):  # Another process may just have done it.
+            _require_nobody_left_out(connection)
             # Otherwise a role that may no longer create one could not even find that it is there.
             if not sa.inspect(connection).has_schema(SCHEMA):
                 connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
+            # So that all of it belongs to one role, whoever of its members runs this.
+            owned = connection.execute(SQL.become_owner).one()
+            if not owned.is_member:
+                raise UnfitDatabaseError(
+                    f"the schema {SCHEMA} belongs to role {owned.role}; run `leora migrate` as it"
+                )
+            _run_text(connection, owned.set_role)
             _upgrade_tables(connection)
             _replace_functions(connection)
+            for name in GRANTS:
+                _run_text(connection, GRANTS_SQL.text(name))
+            _run_text(connection, "RESET ROLE")
+        if owner is not None and not _is_owner(connection, owner):
+            statements_ = connection.execute(GRANTS_SQL.hand_over, {"role": owner}).scalars().all()
+            for statement in statements_:
+                _run_text(connection, statement)
     if triggers:
         with transaction(engine) as connection:
             missing = missing_triggers(connection)
@@ -105,6 +152,42 @@ def install_schema(engine: sa.Engine, *, triggers: bool = True) -> None:
             if trigger in missing:
                 setting = TRIGGERS_SQL[name]
                 _with_brief_locks(engine, partial(sa.Connection.execute, statement=setting))
+
+
+def _run_text(connection: sa.Connection, text: str) -> None:
+    """Runs SQL that has no parameters, whatever signs are in it."""
+    connection.exec_driver_sql(text, execution_options={"no_parameters": True})
+
+
+def _require_owner(engine: sa.Engine, owner: str) -> None:
+    """Refuses an owner that is none, or could not do what the functions of an owner have to."""
+    with transaction(engine) as connection:
+        if not connection.execute(GRANTS_SQL.role_exists, {"role": owner}).scalar_one():
+            raise UnfitDatabaseError(
+                f"there is no role {owner}; `leora migrate --sql --roles` prints what makes "
+                "leora_owner and the other roles"
+            )
+        require_hook_access(connection, owner)
+
+
+def _require_nobody_left_out(connection: sa.Connection) -> None:
+    """Refuses an upgrade that would take the hook from those who call it.
+
+    Up to revision 0001 every role that could use the schema could call it.
+
+    Raises:
+        UnfitDatabaseError: There are such roles.
+    """
+    if installed_schema(connection).revision != "0001":
+        return
+    roles = connection.execute(GRANTS_SQL.left_out).scalars().all()
+    if roles:
+        raise UnfitDatabaseError(
+            f"{', '.join(roles)} may use the schema {SCHEMA} so far, and could call the hook no "
+            "more: make the roles that `leora migrate --sql --roles` prints, and GRANT leora_hook "
+            f"(or leora_reader) TO {', '.join(roles)}; or REVOKE USAGE ON SCHEMA {SCHEMA} FROM "
+            f"{', '.join(roles)}; then run this again"
+        )
 
 
 def _upgrade_tables(connection: sa.Connection) -> None:
@@ -118,13 +201,20 @@ def _replace_functions(connection: sa.Connection) -> None:
     """Puts all functions in the place of those of another version.
 
     Internal ones are dropped first, since another version's may have other parameters or be no
-    more. Those that triggers or grants refer to stay what they are and get a new text.
+    more. Those that triggers use, or that others may execute, stay and get a new text.
     """
     internal = connection.execute(SQL.internal_functions)
     for function in internal.scalars().all():
         connection.exec_driver_sql(f"DROP FUNCTION {function}")
     for text in definitions():
-        connection.exec_driver_sql(text, execution_options={"no_parameters": True})
+        _run_text(connection, text)
+
+
+def superuser_that_owns(engine: sa.Engine) -> str | None:
+    """Returns the schema's owner where that is a superuser, else None."""
+    with transaction(engine) as connection:
+        owner: str | None = connection.execute(GRANTS_SQL.superuser_that_owns).scalar_one_or_none()
+        return owner
 
 
 def remove_schema(engine: sa.Engine) -> None:
@@ -139,7 +229,9 @@ def remove_schema(engine: sa.Engine) -> None:
         LeoraError: A table of the CRM stayed locked.
     """
     known = [
-        *re.findall(rf"^CREATE (?:TABLE|VIEW) {SCHEMA}\.(\w+)", _revisions_sql(), re.MULTILINE),
+        *re.findall(
+            rf"^CREATE (?:UNLOGGED )?(?:TABLE|VIEW) {SCHEMA}\.(\w+)", _revisions_sql(), re.MULTILINE
+        ),
         *UNRELEASED_TABLES,
         VERSION_TABLE,
     ]
@@ -176,6 +268,36 @@ def print_schema(output: TextIO, *, down: bool = False, triggers: bool = True) -
     command.upgrade(_config(output=output), "head", sql=True)
     for name in TRIGGERS.values() if triggers else ():
         output.write(f"\n{TRIGGERS_SQL.text(name)};\n")
+
+
+def print_roles(output: TextIO, *, down: bool = False, crm_schema: str = "public") -> None:
+    """Writes the SQL that makes the pipeline's roles, or drops them, without running it.
+
+    Args:
+        output: Where to.
+        down: Whether to drop them.
+        crm_schema: The schema of the CRM's tables.
+    """
+
+    def columns(names: tuple[str, ...]) -> str:
+        return ", ".join(name if name.islower() else f'"{name}"' for name in names)
+
+    optional = ",\n      ".join(
+        f"('{table}', ARRAY[{', '.join(repr(name) for name in names)}]::text[])"
+        for table, names in OPTIONAL_COLUMNS.items()
+    )
+    values = {
+        "schema": crm_schema
+        if crm_schema.islower()
+        else '"{}"'.format(crm_schema.replace('"', '""')),
+        "tenant": columns(CRM_COLUMNS["Tenant"]),
+        "customer": columns(CRM_COLUMNS["Customer"]),
+        "order": columns(CRM_COLUMNS["Order"]),
+        "written": columns(WRITTEN_COLUMNS),
+        "optional": optional,
+    }
+    script = ROLES_SQL.text("drop") if down else ROLES_SQL.text("create").format_map(values)
+    output.write(f"{script}\n")
 
 
 def revision_sql(file: str) -> str:

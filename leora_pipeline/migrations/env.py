@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from leora_pipeline.migrations import SCHEMA, VERSION_TABLE
+from leora_pipeline.migrations import GRANTS, GRANTS_SQL, SCHEMA, VERSION_TABLE
 from leora_pipeline.migrations.functions import definitions
 
 connection = context.config.attributes["connection"]
@@ -23,4 +23,6 @@ else:
     context.run_migrations()
     for text in definitions():
         print_(text)
+    for name in GRANTS:
+        print_(f"{GRANTS_SQL.text(name)};")
     print_("COMMIT;")

@@ -2,13 +2,37 @@
 -- Lets one migration at a time run; a transaction's lock, so that a pooler may stand in between.
 SELECT pg_advisory_xact_lock(hashtext('leora_pipeline.migrate'))
 
+-- name: become_owner
+-- The schema's owner, whether this role belongs to it, and what makes it the role of the transaction.
+SELECT
+  pg_get_userbyid(nspowner) AS role,
+  pg_has_role(nspowner, 'MEMBER') AS is_member,
+  format('SET LOCAL ROLE %I', pg_get_userbyid(nspowner)) AS set_role
+FROM pg_namespace
+WHERE nspname = 'leora_pipeline'
+
 -- name: internal_functions
--- The functions of the schema that nothing outside refers to, neither a trigger nor a grant.
+-- The functions of the schema that no trigger uses, and that nobody was granted by name but the role
+-- that runs the pipeline: no session of the CRM is about to call them.
 SELECT p.oid::regprocedure::text
 FROM pg_proc AS p
 WHERE p.pronamespace = to_regnamespace('leora_pipeline')
-  AND p.proacl IS NULL
   AND NOT EXISTS (SELECT FROM pg_trigger AS t WHERE t.tgfoid = p.oid)
+  AND NOT EXISTS (
+    SELECT FROM aclexplode(p.proacl) AS a
+    WHERE a.grantee NOT IN (0, p.proowner, COALESCE(to_regrole('leora_runtime'), 0))
+  )
+
+-- name: points_elsewhere
+-- Whether the functions that the CRM's sessions run look for its tables in another schema than the one
+-- that they are in now.
+SELECT EXISTS (
+  SELECT FROM pg_proc AS p
+  JOIN pg_class AS c ON c.oid = to_regclass('"Customer"')
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE p.pronamespace = to_regnamespace('leora_pipeline') AND p.proname = 'capture_orders'
+    AND NOT 'search_path=pg_catalog, ' || quote_ident(n.nspname) || ', pg_temp' = ANY (p.proconfig)
+)
 
 -- name: obstacles
 -- What stands in the way of dropping the schema whole: what is not the pipeline's or not this role's,

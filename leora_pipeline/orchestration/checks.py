@@ -4,6 +4,7 @@ import dagster as dg
 
 from leora_pipeline.core.quality.catalog import CHECKS
 from leora_pipeline.core.quality.checks import Check, run_check
+from leora_pipeline.core.text import visible
 from leora_pipeline.orchestration.resources import CrmDatabase
 from leora_pipeline.orchestration.tables import table
 
@@ -21,7 +22,7 @@ def _asset_check(check: Check) -> dg.AssetChecksDefinition:
         return dg.AssetCheckResult(
             passed=not failed,
             severity=_SEVERITIES[check.severity],
-            description="; ".join(f"{v.tenant_slug}: {v.message}" for v in failed)
+            description="; ".join(visible(f"{v.tenant_slug}: {v.message}") for v in failed)
             or f"{sum(v.status == 'passed' for v in verdicts)} tenants pass",
             metadata={
                 "leora/tenants": table(

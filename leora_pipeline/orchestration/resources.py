@@ -15,6 +15,7 @@ from leora_pipeline.core.errors import LeoraError, WrongUsageError
 from leora_pipeline.core.instants import parse_instant
 from leora_pipeline.core.run.run import Mode, Run, resolve_run
 from leora_pipeline.core.settings import Settings
+from leora_pipeline.core.text import visible
 
 
 class CrmDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -84,4 +85,4 @@ def as_failure() -> Iterator[None]:
     try:
         yield
     except LeoraError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise dg.Failure(description=visible(str(error)), allow_retries=False) from error

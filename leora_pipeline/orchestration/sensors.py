@@ -9,6 +9,7 @@ import dagster as dg
 from leora_pipeline.core.backoff import Backoff
 from leora_pipeline.core.run.refresh import actionable_tenants
 from leora_pipeline.core.run.run import resolve_run
+from leora_pipeline.core.text import visible
 from leora_pipeline.orchestration.jobs import incremental_account_types
 from leora_pipeline.orchestration.resources import CrmDatabase
 
@@ -78,7 +79,9 @@ def new_orders(
     reason = reason_to_skip(datetime.now(UTC), last_runs, waiting)
     if reason:
         return dg.SkipReason(reason)
-    named = ", ".join(waiting[:5]) + (f" and {len(waiting) - 5} more" if waiting[5:] else "")
+    named = visible(", ".join(waiting[:5])) + (
+        f" and {len(waiting) - 5} more" if waiting[5:] else ""
+    )
     return dg.RunRequest(tags={"leora/waiting": named})
 
 

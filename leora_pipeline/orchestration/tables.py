@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+from leora_pipeline.core.text import visible
+
 
 def table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
     """Returns a few rows as table metadata; what is missing is shown as nothing.
@@ -22,4 +24,4 @@ def table(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> dg.Ta
 def _shown(value: object) -> bool | int | float | str:
     if value is None:
         return ""
-    return value if isinstance(value, bool | int | float | str) else str(value)
+    return value if isinstance(value, bool | int | float) else visible(str(value))

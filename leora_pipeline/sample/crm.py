@@ -91,6 +91,7 @@ def load(
     _run(connection, "insert_orders", moment)
     # Orders come first: the customers' types and dates are those that a script once made of them.
     _run(connection, "insert_customers", moment)
+    _run(connection, "insert_sales_reps", {"slugs": slugs["slugs"]})
     _run(connection, "drop_plan")
     _define(connection, "create_keys")
     _run(connection, "analyze_tables")

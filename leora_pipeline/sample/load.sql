@@ -341,10 +341,35 @@ FROM (
 ) AS named
 ORDER BY created_at, customer_id;
 
+-- name: insert_sales_reps
+-- Inserts the sales reps whom customers name, each with its user.
+WITH reps AS (
+    SELECT
+        t."id" AS tenant_id,
+        md5(concat_ws('/', t."id", 'representative', n))::uuid AS rep_id,
+        md5(concat_ws('/', t."id", 'user', n))::uuid AS user_id,
+        (ARRAY[
+            'Ann Miller', 'Ben Ortiz', 'Carla Rossi', 'Dev Patel', 'Elena Novak', 'Frank Osei',
+            'Grace Kim', 'Hugo Laurent'
+        ])[1 + n] AS name,
+        (ARRAY['Empire', 'New England', 'Mid-Atlantic', 'Chesapeake'])[1 + n / 2] AS territory
+    FROM "Tenant" AS t
+    CROSS JOIN generate_series(0, 7) AS n
+    WHERE t."slug" = ANY (:slugs)
+),
+users AS (
+    INSERT INTO "User" ("id", "tenantId", "email", "fullName", "hashedPassword")
+    SELECT user_id, tenant_id, lower(replace(name, ' ', '.')) || '@wholesaler.example', name, '!'
+    FROM reps
+)
+INSERT INTO "SalesRep" ("id", "tenantId", "userId", "territoryName")
+SELECT rep_id, tenant_id, user_id, territory
+FROM reps;
+
 -- name: drop_plan
 -- Drops the plan.
 DROP TABLE sample_customer;
 
 -- name: analyze_tables
 -- Tells the planner what the tables now hold.
-ANALYZE "Tenant", "Customer", "Order";
+ANALYZE "Tenant", "Customer", "Order", "SalesRep", "User";

@@ -49,7 +49,33 @@ CREATE TABLE "Order" (
     "updatedAt" timestamp(3) NOT NULL
 );
 
+CREATE TABLE "User" (
+    "id" uuid NOT NULL,
+    "tenantId" uuid NOT NULL,
+    "email" text NOT NULL,
+    "fullName" text NOT NULL,
+    "hashedPassword" text NOT NULL,
+    "isActive" boolean NOT NULL DEFAULT true,
+    CONSTRAINT "User_pkey" PRIMARY KEY ("id"),
+    CONSTRAINT "User_tenantId_fkey"
+        FOREIGN KEY ("tenantId") REFERENCES "Tenant" ("id") ON DELETE CASCADE ON UPDATE CASCADE
+);
+
+CREATE TABLE "SalesRep" (
+    "id" uuid NOT NULL,
+    "tenantId" uuid NOT NULL,
+    "userId" uuid NOT NULL,
+    "territoryName" text NOT NULL,
+    "isActive" boolean NOT NULL DEFAULT true,
+    CONSTRAINT "SalesRep_pkey" PRIMARY KEY ("id"),
+    CONSTRAINT "SalesRep_tenantId_fkey"
+        FOREIGN KEY ("tenantId") REFERENCES "Tenant" ("id") ON DELETE CASCADE ON UPDATE CASCADE,
+    CONSTRAINT "SalesRep_userId_fkey"
+        FOREIGN KEY ("userId") REFERENCES "User" ("id") ON DELETE CASCADE ON UPDATE CASCADE
+);
+
 CREATE UNIQUE INDEX "Tenant_slug_key" ON "Tenant" ("slug");
+CREATE UNIQUE INDEX "SalesRep_userId_key" ON "SalesRep" ("userId");
 
 -- name: create_keys
 -- Creates the keys and indexes that cost more to keep up during a load than to make after it.

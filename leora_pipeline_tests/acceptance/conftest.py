@@ -85,17 +85,17 @@ class Crm(CrmBuilder):
 
 
 @pytest.fixture
-def crm_of_user(engine: sa.Engine) -> Crm:
+def crm_of_user(admin: sa.Engine) -> Crm:
     """A migrated CRM without rows."""
-    return Crm(engine)
+    return Crm(admin)
 
 
 @pytest.fixture
 def leora(
-    pipeline_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    runtime_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Leora]:
     """Runs the command in this process, its output captured, on the test's database."""
-    monkeypatch.setenv("LEORA_DATABASE_URL", pipeline_url)
+    monkeypatch.setenv("LEORA_DATABASE_URL", runtime_url)
     handler = signal.getsignal(signal.SIGTERM)
 
     def run_here(*arguments: str) -> Outcome:

@@ -14,7 +14,7 @@ from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.sample.crm import load
 from leora_pipeline.sample.tenants import scaled_tenants
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
-from leora_pipeline_tests.roles import PIPELINE_GRANTS, connected_as, made_role
+from leora_pipeline_tests.roles import connected_as, grant_runtime, made_role
 from leora_pipeline_tests.scenes import (
     full,
 )
@@ -39,18 +39,33 @@ def connect_as(engine: sa.Engine, build: CrmBuilder) -> Iterator[Callable[..., s
     with ExitStack() as stack:
 
         def connect(attributes: str = "") -> sa.Engine:
-            role = stack.enter_context(made_role(build, attributes, PIPELINE_GRANTS))
+            role = stack.enter_context(made_role(build, attributes))
+            grant_runtime(build, role)
             return stack.enter_context(connected_as(engine, role))
 
         yield connect
 
 
 @pytest.fixture
-def large(engine: sa.Engine) -> sa.Engine:
+def bypass_row_level_security(build: CrmBuilder) -> Iterator[Callable[[str], None]]:
+    """Exempts one of the pipeline's roles, which all databases of the server share, for a test."""
+    exempt: list[str] = []
+
+    def bypass(role: str) -> None:
+        exempt.append(role)
+        build.run(f"ALTER ROLE {role} BYPASSRLS")
+
+    yield bypass
+    for role in exempt:
+        build.run(f"ALTER ROLE {role} NOBYPASSRLS")
+
+
+@pytest.fixture
+def large(engine: sa.Engine, admin: sa.Engine) -> sa.Engine:
     """A CRM of some size, after a full run."""
-    with transaction(engine) as connection:
+    with transaction(admin) as connection:
         load(connection, scaled_tenants(4, 20_000), anchor=ago(hours=1), orders_per_customer=2)
     full(engine)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE")
     return engine

@@ -103,3 +103,17 @@ def test_a_hold_in_force_stays(engine: sa.Engine, build: CrmBuilder) -> None:
 
     assert delete_older_than(engine, history_days=30, record_days=30)["holds"] == 1
     assert len(read_status(engine).holds) == 1
+
+
+def test_tickets_that_were_taken_out_without_the_hook_are_deleted_and_one_in_use_is_not(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    customer = build.customer(build.tenant())
+    ticket = "INSERT INTO leora_pipeline.hook_ticket (customer_id) VALUES (:id)"
+    build.run(ticket, id=customer)
+    with build.engine.begin() as crm:
+        crm.execute(sa.text(ticket), {"id": customer})
+
+        assert delete_older_than(engine, history_days=1, record_days=1)["tickets"] == 1
+
+    assert count(build, "hook_ticket") == 1

@@ -95,7 +95,7 @@ def customer(**values: Any) -> SimpleNamespace:
         **{
             "name": "Elm Wines",
             "city": None,
-            "sales_rep": None,
+            "sales_rep_id": None,
             "last_order_at": NOW - timedelta(days=200),
             "of_rep": 1,
             "customers": 1,
@@ -105,23 +105,23 @@ def customer(**values: Any) -> SimpleNamespace:
 
 
 def test_a_customers_own_text_cannot_add_lines_to_a_digest() -> None:
-    body = digest_body([customer(name="Elm\n\nWines", city="Na\r\npa")], NOW)
+    body = digest_body([customer(name="Elm\n\nWines", city="Na\r\npa")], {}, NOW)
     assert body.splitlines()[-1] == "- Elm Wines, Na pa: last order 2025-12-13, 200 days ago"
 
 
 def test_a_digest_counts_whom_it_does_not_name() -> None:
     named = [
-        customer(sales_rep="a", of_rep=3, customers=10),
-        customer(sales_rep="b", of_rep=2, customers=10, last_order_at=None),
+        customer(sales_rep_id="a", of_rep=3, customers=10),
+        customer(sales_rep_id="b", of_rep=2, customers=10, last_order_at=None),
     ]
-    assert digest_body(named, NOW).splitlines() == [
+    assert digest_body(named, {"b": "Ben\nOrtiz"}, NOW).splitlines() == [
         "10 customers became TARGET since the last digest.",
         "",
         "Sales rep a:",
         "- Elm Wines: last order 2025-12-13, 200 days ago",
         "- … and 2 more",
         "",
-        "Sales rep b:",
+        "Sales rep Ben Ortiz:",
         "- Elm Wines: no order",
         "- … and 1 more",
         "",

@@ -40,7 +40,7 @@ def sources(file: str) -> str:
 @pytest.mark.parametrize(("file", "name"), NAMES, ids=[f"{f}:{n}" for f, n in NAMES])
 def test_every_statement_is_run_by_the_module_beside_it(file: str, name: str) -> None:
     included = f"{file.removeprefix('leora_pipeline.')}.{name}" in INCLUDED
-    used = re.search(rf"\bSQL\.{name}\b|\"{name}\"", sources(file))
+    used = re.search(rf"SQL\.{name}\b|\"{name}\"", sources(file))
 
     assert included or used, "nobody runs it"
 
@@ -49,7 +49,7 @@ def test_every_statement_is_run_by_the_module_beside_it(file: str, name: str) ->
     "file", [file for file in FILES if FILES[file].with_suffix(".py").exists()]
 )
 def test_a_module_asks_for_statements_that_its_file_has(file: str) -> None:
-    asked = set(re.findall(r"\bSQL\.(?!text\b|for_driver\b)(\w+)", sources(file)))
+    asked = set(re.findall(r"\bSQL\.(?!text\b|for_driver\b|with_columns\b)(\w+)", sources(file)))
 
     for name in asked:
         assert statements(file).text(name)
@@ -66,6 +66,18 @@ def test_what_is_included_comes_without_its_description() -> None:
     assert "-- The next actionable customers" in text
     assert "s.needs_sync" in text
     assert "-- Of tenant t" not in text
+
+
+def test_an_optional_column_is_null_unless_it_is_there() -> None:
+    digest = statements("leora_pipeline.core.alerting.digest")
+
+    text = str(digest.with_columns("take_targets", {"city"}))
+
+    assert 'c."city"' in text
+    assert 'c."salesRepId"' not in text
+    for none in (text, digest.text("take_targets")):
+        assert "optional" not in none
+        assert "NULL" in none
 
 
 def test_an_unknown_statement_is_an_error() -> None:

@@ -8,8 +8,20 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from leora_pipeline.core.text import markdown, without_mentions
+
 if TYPE_CHECKING:
     from apprise import NotifyBase
+
+
+_DRAW_MARKDOWN = {
+    *("discord", "guilded", "fluxer", "fluxers", "mmost", "mmosts", "nctalk", "nctalks"),
+    *("revolt", "ryver", "zulip"),
+}
+"""Services, by their URL's scheme, that draw Markdown in what they are sent as plain text."""
+
+_DRAW_TITLE = {"workflow", "workflows"}
+"""Services that draw it in a title, too, which Apprise leaves as it is."""
 
 
 SEND_TIMEOUT_SECONDS = 20
@@ -55,9 +67,10 @@ def send(url: str, message: Message) -> str | None:
         service.dedup = message.key  # type: ignore[attr-defined]
     services = apprise.Apprise()
     services.add(service)
+    title, body = _as_written(service, message)
     result = services.notify(
-        title=message.title,
-        body=message.body,
+        title=title,
+        body=body,
         notify_type=message.type,
         body_format=apprise.NotifyFormat.TEXT,
         timeout=SEND_TIMEOUT_SECONDS,
@@ -66,6 +79,29 @@ def send(url: str, message: Message) -> str | None:
         return None
     causes = " ".join(entry.message for entry in result.logs()) or "the service refused it"
     return f"{shown_url(url)}: {_without_secrets(url, ' '.join(causes.split()))}"
+
+
+def _as_written(service: NotifyBase, message: Message) -> tuple[str, str]:
+    """Returns title and body such that the service shows them as they are written.
+
+    Apprise escapes plain text for the services that it knows to take Markdown, but not the title of
+    a Teams card, and not at all for those that draw Markdown whatever they are sent.
+    """
+    names = _protocols(service)
+    if names & _DRAW_MARKDOWN:
+        return markdown(message.title), markdown(message.body)
+    formats = service.notify_format
+    if (formats[0] if isinstance(formats, tuple) else formats) == "markdown":
+        title = markdown(message.title) if names & _DRAW_TITLE else message.title
+        return without_mentions(title), without_mentions(message.body)
+    return message.title, message.body
+
+
+def _protocols(service: NotifyBase) -> set[str]:
+    found: set[str] = set()
+    for names in (service.protocol, service.secure_protocol):
+        found |= {names} if isinstance(names, str) else set(names or ())
+    return found
 
 
 def service_of(url: str) -> NotifyBase | None:

@@ -7,18 +7,20 @@ which a late commit could slip. What does not belong here: delivering it, which 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.alerting.outbox import one_line_of, write_message
+from leora_pipeline.core.alerting.outbox import write_message
+from leora_pipeline.core.crm.requirements import OPTIONAL_COLUMNS, readable_columns
 from leora_pipeline.core.crm.tenants import Tenant
 from leora_pipeline.core.database.connection import lock, now, transaction
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import TenantsFailedError, one_line
+from leora_pipeline.core.text import visible
 
 SQL = statements(__name__)
 
@@ -57,7 +59,7 @@ def _write_digest(connection: sa.Connection, tenant: Tenant) -> int:
     lock(connection, "digest", tenant.tenant_id)
     instant = now(connection)
     named = connection.execute(
-        SQL.take_targets,
+        SQL.with_columns("take_targets", readable_columns(connection, "Customer")),
         {
             "tenant_id": tenant.tenant_id,
             "now": instant,
@@ -76,25 +78,40 @@ def _write_digest(connection: sa.Connection, tenant: Tenant) -> int:
         kind="win_back",
         severity="info",
         what=f"{_counted(customers)} to win back",
-        body=digest_body(named, instant),
+        body=digest_body(named, _sales_reps(connection, tenant), instant),
         instant=instant,
     )
     return customers
 
 
-def digest_body(named: Sequence[sa.Row[Any]], instant: datetime) -> str:
+def _sales_reps(connection: sa.Connection, tenant: Tenant) -> dict[str, str]:
+    """Returns the names of a tenant's sales reps by their ids; none where they cannot be read."""
+    if any(
+        readable_columns(connection, table) != set(OPTIONAL_COLUMNS[table])
+        for table in ("SalesRep", "User")
+    ):
+        return {}
+    rows = connection.execute(SQL.sales_reps, {"tenant_id": tenant.tenant_id})
+    return {row.sales_rep_id: row.name for row in rows if row.name}
+
+
+def digest_body(
+    named: Sequence[sa.Row[Any]], sales_reps: Mapping[str, str], instant: datetime
+) -> str:
     """Returns the text of a digest.
 
     Args:
         named: The customers it names, by sales rep, as `take_targets` returns them: ``of_rep`` is
             how many customers this rep has, ``customers`` how many there are in all.
+        sales_reps: The names of sales reps by their ids; one without a name is shown by its id.
         instant: Now.
     """
     customers: int = named[0].customers
     lines = [f"{_counted(customers)} became TARGET since the last digest."]
     unsynced = customers
-    for sales_rep, group in groupby(named, key=lambda customer: customer.sales_rep):
+    for rep_id, group in groupby(named, key=lambda customer: customer.sales_rep_id):
         of_rep = list(group)
+        sales_rep = visible(sales_reps.get(rep_id, rep_id)) if rep_id else None
         lines += ["", f"Sales rep {sales_rep}:" if sales_rep else "Without a sales rep:"]
         lines += [_customer_line(customer, instant) for customer in of_rep]
         if rest := of_rep[0].of_rep - len(of_rep):
@@ -110,9 +127,9 @@ def _counted(customers: int) -> str:
 
 
 def _customer_line(customer: sa.Row[Any], instant: datetime) -> str:
-    where = f", {one_line_of(customer.city)}" if customer.city else ""
+    where = f", {visible(customer.city)}" if customer.city else ""
     when = "no order"
     if customer.last_order_at:
         days = (instant - customer.last_order_at).days
         when = f"last order {customer.last_order_at:%Y-%m-%d}, {days} days ago"
-    return f"- {one_line_of(customer.name)}{where}: {when}"
+    return f"- {visible(customer.name)}{where}: {when}"

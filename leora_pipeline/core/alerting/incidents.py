@@ -20,6 +20,7 @@ from leora_pipeline.core.database.connection import lock, now, transaction
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.reporting.problems import KINDS, Problem, find_problems, title_of
 from leora_pipeline.core.reporting.status import status_of
+from leora_pipeline.core.text import visible
 
 SQL = statements(__name__)
 
@@ -90,7 +91,7 @@ def _open(connection: sa.Connection, problem: Problem, instant: datetime) -> Non
             "tenant_slug": problem.tenant_slug,
             "kind": problem.kind,
             "severity": problem.severity,
-            "message": problem.message,
+            "message": visible(problem.message),
             "now": instant,
         },
     ).scalar_one()
@@ -103,7 +104,7 @@ def _open(connection: sa.Connection, problem: Problem, instant: datetime) -> Non
         kind=problem.kind,
         severity=problem.severity,
         what=title_of(problem.kind),
-        body=f"{problem.message}\n\nSince {shown_time(instant)}.",
+        body=f"{visible(problem.message)}\n\nSince {shown_time(instant)}.",
         instant=instant,
     )
 
@@ -113,7 +114,7 @@ def _remind(
 ) -> None:
     scope = {"tenant_id": incident.tenant_id, "incident_id": incident.incident_id}
     connection.execute(SQL.drop_reminders, scope)
-    connection.execute(SQL.update_incident, {**scope, "message": problem.message})
+    connection.execute(SQL.update_incident, {**scope, "message": visible(problem.message)})
     write_message(
         connection,
         "reminder",
@@ -122,7 +123,7 @@ def _remind(
         kind=problem.kind,
         severity=problem.severity,
         what=f"{title_of(problem.kind)} (reminder)",
-        body=f"{problem.message}\n\nSince {shown_time(incident.opened_at)}, "
+        body=f"{visible(problem.message)}\n\nSince {shown_time(incident.opened_at)}, "
         f"{shown_duration(instant - incident.opened_at)} ago.",
         instant=instant,
     )
@@ -147,7 +148,8 @@ def _resolve(connection: sa.Connection, incident: sa.Row[Any], instant: datetime
         severity="info",
         what=f"{title_of(incident.kind)} (resolved)",
         body=f"Resolved {shown_time(instant)}, after "
-        f"{shown_duration(instant - incident.opened_at)}.{how}\n\nIt was: {incident.message}",
+        f"{shown_duration(instant - incident.opened_at)}.{how}\n\n"
+        f"It was: {visible(incident.message)}",
         instant=instant,
     )
 

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.quality.verdicts import Severity
+from leora_pipeline.core.text import terminal_line, visible
 
 SQL = statements(__name__)
 
@@ -57,16 +58,11 @@ def write_message(
             "kind": kind,
             "event": event,
             "severity": severity,
-            "title": one_line_of(f"[Leora] {tenant_slug}: {what}"),
-            "body": body,
+            "title": visible(f"[Leora] {tenant_slug}: {what}"),
+            "body": "\n".join(map(terminal_line, body.split("\n"))),
             "now": instant,
         },
     )
-
-
-def one_line_of(text: str) -> str:
-    """Returns a text of the CRM's on one line, whatever it holds."""
-    return " ".join(text.split())
 
 
 def shown_time(instant: datetime) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +20,7 @@ SQL = statements(__name__)
 OLDEST_POSTGRES = 15
 
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The revision of the tables of the schema ``leora_pipeline`` that this code is written for."""
 
 
@@ -33,6 +34,19 @@ CRM_COLUMNS = {
     "Order": ("id", "tenantId", "customerId", "status", "orderedAt"),
 }
 """The CRM's tables and those of their columns that the pipeline reads or writes."""
+
+
+OPTIONAL_COLUMNS = {
+    "Customer": ("city", "salesRepId", "isPermanentlyClosed"),
+    "Order": ("orderNumber", "total"),
+    "SalesRep": ("id", "tenantId", "userId"),
+    "User": ("id", "fullName"),
+}
+"""What makes messages easier to read, where the CRM has it and the role may read it."""
+
+
+HOOK_TABLES = ("Customer", "Order")
+"""The CRM's tables that the functions read which its own sessions run, as the schema's owner."""
 
 
 WRITTEN_COLUMNS = ("accountType", "lastOrderDate", "updatedAt")
@@ -67,9 +81,11 @@ def require_fit_database(
                 "default_transaction_read_only); connect to the primary, as a role that may write"
             )
         _require_crm_tables(connection)
-        _require_access(connection)
         if migrated:
+            _require_access(connection, None, CRM_COLUMNS)
             _require_migrated(connection)
+        else:
+            require_hook_access(connection)
 
 
 def _require_crm_tables(connection: sa.Connection) -> None:
@@ -92,11 +108,31 @@ def _require_crm_tables(connection: sa.Connection) -> None:
         )
 
 
-def _require_access(connection: sa.Connection) -> None:
-    """Refuses a role that row level security filters, or that may not read or write."""
+def require_hook_access(connection: sa.Connection, role: str | None = None) -> None:
+    """Refuses an owner of the schema whose functions could not read or write the CRM.
+
+    Args:
+        connection: Within a transaction.
+        role: The role that is to own the schema; by default the connecting one.
+
+    Raises:
+        UnfitDatabaseError: Row level security filters a table for it, or it lacks a privilege.
+    """
+    _require_access(connection, role, {table: CRM_COLUMNS[table] for table in HOOK_TABLES})
+
+
+def _require_access(
+    connection: sa.Connection, role: str | None, columns: Mapping[str, Sequence[str]]
+) -> None:
+    """Refuses a role that row level security filters, or that may not read or write columns."""
     access = connection.execute(
         SQL.access,
-        {"tables": list(CRM_COLUMNS), "written": list(WRITTEN_COLUMNS)},
+        {
+            "role": role,
+            "tables": [table for table, names in columns.items() for _ in names],
+            "columns": [name for names in columns.values() for name in names],
+            "written": list(WRITTEN_COLUMNS),
+        },
     ).all()
     filtered = [f'"{row.table_name}"' for row in access if row.is_filtered]
     if filtered:
@@ -108,7 +144,26 @@ def _require_access(connection: sa.Connection) -> None:
     denied = [f'{row.denied} on "{row.table_name}"' for row in access if row.denied]
     if denied:
         raise UnfitDatabaseError(
-            f"role {access[0].role} lacks {', '.join(denied)}; grant it, or connect as another role"
+            f"role {access[0].role} lacks {', '.join(denied)}; grant it (`leora migrate --sql "
+            "--roles` prints what makes roles with all that it takes), or connect as another role"
+        )
+
+
+def require_own_schema(connection: sa.Connection) -> None:
+    """Refuses a schema that is somebody else's, or holds what is: it could act as this role.
+
+    The owner is this role or one that it belongs to, ``leora_owner``, or one that the CRM trusts
+    anyway: a superuser, the database's owner, or that of the CRM's tables.
+
+    Raises:
+        UnfitDatabaseError: It is.
+    """
+    strangers = connection.execute(SQL.strange_owners).scalars().all()
+    if strangers:
+        named = ", ".join(strangers[:5]) + (" and more" if strangers[5:] else "")
+        raise UnfitDatabaseError(
+            f"the schema leora_pipeline cannot be trusted: {named}; have a superuser "
+            "drop what is not the pipeline's, or hand it over (`leora migrate --owner leora_owner`)"
         )
 
 
@@ -117,9 +172,11 @@ def _require_migrated(connection: sa.Connection) -> None:
     shut_out = connection.execute(SQL.shut_out).scalar_one_or_none()
     if shut_out:
         raise UnfitDatabaseError(
-            f"role {shut_out} lacks USAGE on the schema leora_pipeline; "
-            "connect as the role that ran `leora migrate`"
+            f"role {shut_out} may not use the schema leora_pipeline; connect as leora_runtime "
+            "(`leora migrate --sql --roles` prints what makes it), or as the role that ran "
+            "`leora migrate`"
         )
+    require_own_schema(connection)
     installed = installed_schema(connection)
     require_released(installed)
     if installed.revision is None:
@@ -198,3 +255,16 @@ def functions_fingerprint() -> str:
 def missing_triggers(connection: sa.Connection) -> list[str]:
     """Returns which of the triggers on the CRM's tables are not there, or are switched off."""
     return list(connection.execute(SQL.missing_triggers).scalars())
+
+
+def open_doors(connection: sa.Connection) -> list[str]:
+    """Returns the privileges that somebody has and nobody needs, each with what ends it."""
+    return list(connection.execute(SQL.open_doors).scalars())
+
+
+def readable_columns(connection: sa.Connection, table: str) -> set[str]:
+    """Returns which of a CRM table's optional columns are there and may be read."""
+    rows = connection.execute(
+        SQL.readable_columns, {"table": table, "columns": list(OPTIONAL_COLUMNS[table])}
+    )
+    return set(rows.scalars())

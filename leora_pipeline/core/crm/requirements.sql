@@ -7,29 +7,155 @@ WHERE c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid)
   AND c.relname IN ('Tenant', 'Customer', 'Order')
 
 -- name: access
--- For each of the CRM's tables: whether row level security filters it for this role, and the
--- privileges that are missing.
+-- For each of the CRM's tables: whether row level security filters it for a role, and the privileges
+-- that are missing. (What row_security_active() says of this role is asked of any.)
 SELECT
-  current_user::text AS role,
+  r.rolname AS role,
   c.relname AS table_name,
-  row_security_active(c.oid) AS is_filtered,
+  c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls
+    AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')) AS is_filtered,
   concat_ws(' and ',
-    CASE WHEN NOT has_table_privilege(c.oid, 'SELECT') THEN 'SELECT' END,
-    CASE WHEN c.relname = 'Customer' AND EXISTS (
-      SELECT FROM unnest(CAST(:written AS text[])) AS w (attname)
-      WHERE NOT has_column_privilege(c.oid, w.attname, 'UPDATE')
-    ) THEN 'UPDATE' END
+    CASE WHEN NOT bool_or(has_column_privilege(r.oid, c.oid, w.attname, 'SELECT')) THEN 'SELECT'
+         ELSE 'SELECT (' || string_agg(quote_ident(w.attname), ', ' ORDER BY w.place)
+           FILTER (WHERE NOT has_column_privilege(r.oid, c.oid, w.attname, 'SELECT')) || ')' END,
+    CASE WHEN c.relname = 'Customer' THEN 'UPDATE (' || string_agg(quote_ident(w.attname), ', ' ORDER BY w.place)
+      FILTER (
+        WHERE w.attname = ANY (CAST(:written AS text[]))
+          AND NOT has_column_privilege(r.oid, c.oid, w.attname, 'UPDATE')
+      ) || ')' END
   ) AS denied
-FROM pg_class c
-WHERE c.relname = ANY (CAST(:tables AS text[])) AND c.relkind IN ('r', 'p')
-  AND pg_table_is_visible(c.oid)
+FROM unnest(CAST(:tables AS text[]), CAST(:columns AS text[])) WITH ORDINALITY
+  AS w (table_name, attname, place)
+JOIN pg_class AS c ON c.oid = to_regclass(quote_ident(w.table_name))
+JOIN pg_roles AS r ON r.rolname = COALESCE(CAST(:role AS text), current_user)
+GROUP BY r.oid, r.rolname, r.rolsuper, r.rolbypassrls, c.oid, c.relname, c.relrowsecurity,
+  c.relforcerowsecurity, c.relowner
 ORDER BY c.relname
+
+-- name: readable_columns
+-- Those of some columns of a table on the search path that are there, and that this role may read.
+SELECT a.attname
+FROM pg_attribute AS a
+WHERE a.attrelid = to_regclass(quote_ident(:table)) AND a.attnum > 0 AND NOT a.attisdropped
+  AND a.attname = ANY (CAST(:columns AS text[]))
+  AND has_column_privilege(a.attrelid, a.attnum, 'SELECT')
+
+-- name: strange_owners
+-- What makes the schema one that this role must not trust: its owner, or that of an object in it.
+WITH schema AS (
+  SELECT oid, nspowner FROM pg_namespace WHERE nspname = 'leora_pipeline'
+),
+objects AS (
+  SELECT 'pg_class'::regclass AS classid, c.oid AS objid, c.relowner AS owner
+  FROM pg_class AS c JOIN schema AS n ON c.relnamespace = n.oid
+  UNION ALL
+  SELECT 'pg_proc'::regclass, p.oid, p.proowner
+  FROM pg_proc AS p JOIN schema AS n ON p.pronamespace = n.oid
+  UNION ALL
+  SELECT 'pg_type'::regclass, t.oid, t.typowner
+  FROM pg_type AS t JOIN schema AS n ON t.typnamespace = n.oid
+  UNION ALL
+  SELECT 'pg_operator'::regclass, t.oid, t.oprowner
+  FROM pg_operator AS t JOIN schema AS n ON t.oprnamespace = n.oid
+)
+SELECT 'it belongs to role ' || r.rolname AS stranger
+FROM schema AS n
+JOIN pg_roles AS r ON r.oid = n.nspowner
+WHERE NOT pg_has_role(r.oid, 'USAGE') AND r.rolname <> 'leora_owner' AND NOT r.rolsuper
+  AND r.oid <> (SELECT datdba FROM pg_database WHERE datname = current_database())
+  AND r.oid IS DISTINCT FROM (SELECT relowner FROM pg_class WHERE oid = to_regclass('"Customer"'))
+UNION ALL
+SELECT * FROM (
+  SELECT
+    pg_describe_object(o.classid, o.objid, 0) || ' belongs to role ' || pg_get_userbyid(o.owner)
+  FROM objects AS o
+  JOIN schema AS n ON n.nspowner <> o.owner
+  ORDER BY 1
+) AS o
+
+-- name: open_doors
+-- Privileges that somebody has and nobody needs, each as a line with the statement that ends it.
+WITH schema AS (
+  SELECT oid, nspowner, nspacl FROM pg_namespace WHERE nspname = 'leora_pipeline'
+),
+granted AS (
+  -- On the CRM's tables, by name: what owning the table gives cannot be revoked.
+  SELECT
+    1 AS place,
+    'TRIGGER' AS privilege,
+    c.oid::regclass::text AS object,
+    'which `leora migrate` alone needs' AS why,
+    a.grantee
+  FROM pg_class AS c
+  CROSS JOIN LATERAL aclexplode(c.relacl) AS a
+  WHERE c.oid IN (to_regclass('"Customer"'), to_regclass('"Order"'))
+    AND a.privilege_type = 'TRIGGER' AND a.grantee <> c.relowner
+    AND a.grantee IN (
+      0, (SELECT nspowner FROM schema), to_regrole('leora_owner'), to_regrole('leora_runtime'),
+      to_regrole(quote_ident(current_user))
+    )
+  UNION ALL
+  SELECT 2, 'CREATE', 'DATABASE ' || quote_ident(d.datname), 'which `leora migrate` alone needs', a.grantee
+  FROM pg_database AS d
+  CROSS JOIN LATERAL aclexplode(d.datacl) AS a
+  WHERE d.datname = current_database() AND a.privilege_type = 'CREATE' AND a.grantee <> d.datdba
+    AND a.grantee IN (
+      (SELECT nspowner FROM schema), to_regrole('leora_owner'), to_regrole('leora_runtime')
+    )
+  UNION ALL
+  SELECT 3, 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, 'which runs as ' || pg_get_userbyid(p.proowner),
+    a.grantee
+  FROM pg_proc AS p
+  JOIN schema AS n ON p.pronamespace = n.oid
+  CROSS JOIN LATERAL aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) AS a
+  WHERE a.grantee = 0
+  UNION ALL
+  SELECT 4, 'CREATE', 'SCHEMA leora_pipeline', 'which is the owner''s alone', a.grantee
+  FROM schema AS n
+  CROSS JOIN LATERAL aclexplode(n.nspacl) AS a
+  WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner
+  UNION ALL
+  SELECT 5, 'CREATE', 'SCHEMA ' || quote_ident(n.nspname), 'where everybody finds what it makes', a.grantee
+  FROM pg_class AS c
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  CROSS JOIN LATERAL aclexplode(n.nspacl) AS a
+  WHERE c.oid = to_regclass('"Customer"') AND a.privilege_type = 'CREATE' AND a.grantee = 0
+  UNION ALL
+  SELECT DISTINCT 6, 'ALL', c.oid::regclass::text, 'which holds secrets', a.grantee
+  FROM pg_class AS c
+  JOIN schema AS n ON c.relnamespace = n.oid
+  CROSS JOIN LATERAL aclexplode(c.relacl) AS a
+  WHERE c.relname = 'tenant_alert_url'
+    AND a.grantee NOT IN (c.relowner, COALESCE(to_regrole('leora_runtime'), 0))
+)
+SELECT format(
+  '%s has %s on %s, %s (REVOKE %s ON %s FROM %s)',
+  CASE g.grantee WHEN 0 THEN 'everybody' ELSE 'role ' || pg_get_userbyid(g.grantee) END,
+  g.privilege, g.object, g.why, g.privilege, g.object,
+  CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END
+) AS door
+FROM granted AS g
+UNION ALL
+SELECT format(
+  'the schema leora_pipeline belongs to superuser %s, as which its functions run '
+  '(`leora migrate --owner leora_owner`, as a superuser)',
+  r.rolname
+)
+FROM schema AS n
+JOIN pg_roles AS r ON r.oid = n.nspowner
+WHERE r.rolsuper AND r.rolname <> current_user
 
 -- name: shut_out
 -- The role, where the pipeline's schema is there but not for it; no row otherwise.
 SELECT current_user::text
-FROM pg_namespace
-WHERE nspname = 'leora_pipeline' AND NOT has_schema_privilege(oid, 'USAGE')
+FROM pg_namespace AS n
+WHERE n.nspname = 'leora_pipeline' AND (
+  NOT has_schema_privilege(n.oid, 'USAGE') OR EXISTS (
+    SELECT FROM pg_proc AS p
+    WHERE p.pronamespace = n.oid AND p.proname = 'functions_fingerprint'
+      AND NOT has_function_privilege(p.oid, 'EXECUTE')
+  )
+)
 
 -- name: installed_parts
 -- Which of the marks of an installed schema are there. Read off the catalog's tables: what a session

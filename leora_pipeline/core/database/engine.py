@@ -77,6 +77,12 @@ def create_engine(url: str) -> sa.Engine:
     return engine
 
 
+def crm_schema_of(url: str | None) -> str:
+    """Returns the schema of the CRM's tables as Prisma's ``?schema=`` names it, or ``public``."""
+    schema = sa.make_url(url).query.get("schema") if url else None
+    return schema if isinstance(schema, str) else "public"
+
+
 def configured_engine() -> sa.Engine:
     """Returns the process's one engine for ``LEORA_DATABASE_URL``, with its pool of connections.
 

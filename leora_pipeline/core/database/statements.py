@@ -6,12 +6,15 @@ running it, which is the work of the module that asks for its own file.
 A file holds one or more statements. Each begins with a line ``-- name: some_name``, followed by
 comment lines that say what it does. Parameters are written ``:name``. A line
 ``-- include: package.file.name`` stands for the text of a statement of another file, the path
-counted from ``leora_pipeline``: what several statements share is written once.
+counted from ``leora_pipeline``: what several statements share is written once. A line
+``-- optional: c."city"`` stands for a column that the CRM may lack, or the role may not read: null,
+unless `Statements.with_columns` is told that it is there.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from sqlalchemy.dialects.postgresql import psycopg
 _ROOT = Path(__file__).parents[2]
 _NAME = re.compile(r"^-- name: *(.*?) *$", re.MULTILINE)
 _INCLUDE = re.compile(r"^ *-- include: *([\w.]+)\.(\w+) *$", re.MULTILINE)
+_OPTIONAL = re.compile(r'-- optional: *(\w+\."(\w+)") *$', re.MULTILINE)
 _COMMENTS = re.compile(r"\A(?:--.*\n)+")
 
 
@@ -77,6 +81,25 @@ class Statements:
         Raises:
             KeyError: The file has no statement of that name.
         """
+        return _OPTIONAL.sub("NULL", self._included(name))
+
+    def with_columns(self, name: str, readable: Collection[str]) -> sa.TextClause:
+        """Returns a statement ready to execute that reads those of its optional columns.
+
+        Args:
+            name: The statement.
+            readable: The optional columns that are there.
+
+        Raises:
+            KeyError: The file has no statement of that name.
+        """
+
+        def column(match: re.Match[str]) -> str:
+            return match[1] if match[2] in readable else "NULL"
+
+        return sa.text(_OPTIONAL.sub(column, self._included(name)))
+
+    def _included(self, name: str) -> str:
         return _INCLUDE.sub(_included, self._texts[name])
 
     @cache  # noqa: B019 - There is one of these for each file, for the life of the process.

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from leora_pipeline.core.crm.requirements import readable_columns
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.errors import WrongUsageError
@@ -182,7 +183,15 @@ def read_history(
         [customer] = found
         scope = {"tenant_id": customer.tenant_id, "as_of": as_of}
         [today] = rows("today", **scope, write_dates=write_dates)
-        orders = rows("orders", **scope, last_order_at=today.last_order_at, limit=limit)
+        orders = connection.execute(
+            SQL.with_columns("orders", readable_columns(connection, "Order")),
+            {
+                "customer_id": customer_id,
+                **scope,
+                "last_order_at": today.last_order_at,
+                "limit": limit,
+            },
+        ).all()
     is_imported = today.last_order_at is not None and not any(
         order.makes_last_order_date for order in orders
     )

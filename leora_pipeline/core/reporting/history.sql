@@ -98,23 +98,29 @@ ORDER BY l.recorded_at, l.transition_id
 
 -- name: orders
 -- A customer's newest orders, how many there are in all, and why each does not count (null where
--- it does). Those that make the last order date are among them however old they are. The row as
--- JSON gives the columns that the pipeline does not require, or null where the CRM has none.
+-- it does). Those that make the last order date are among them however old they are.
 SELECT
   l.order_id,
-  to_jsonb(l.crm_order) ->> 'orderNumber' AS order_number,
+  l.order_number,
   l.ordered_at,
-  (l.crm_order)."orderedAt"::text AS written_date,
-  (l.crm_order).status::text AS status,
-  to_jsonb(l.crm_order) ->> 'total' AS total,
+  l.written_date,
+  l.status,
+  l.total,
   l.exclusion,
   l.makes_last_order_date,
   l.orders_total
 FROM (
   SELECT
     o.id AS order_id,
-    o AS crm_order,
+    CAST(
+      -- optional: o."orderNumber"
+    AS text) AS order_number,
     u.ordered_at,
+    o."orderedAt"::text AS written_date,
+    o.status::text AS status,
+    CAST(
+      -- optional: o."total"
+    AS text) AS total,
     e.exclusion,
     COALESCE(
       e.exclusion IS NULL AND u.ordered_at = CAST(:last_order_at AS timestamptz), false

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.crm.requirements import missing_triggers, schema_revision
+from leora_pipeline.core.crm.requirements import missing_triggers, open_doors, schema_revision
 from leora_pipeline.core.customers.gate import read_tenant_holds
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.statements import statements
@@ -135,13 +135,15 @@ class Status:
         failing: The latest verdicts that are failures.
         missing_triggers: Triggers of the CRM's tables that are not there: changes that they would
             capture are seen by full runs alone.
+        open_doors: Privileges that somebody has and nobody needs, each with what ends it.
         queues: The tenants that have changes pending.
         quarantined: The tenants that have quarantined customers.
         listeners: The real-time workers that run.
         unsynced: Customers of tenants that are not held whose row in the CRM still has to be
             written.
         oldest_transaction_seconds: The age of the oldest open transaction on the server, which
-            keeps dead rows alive; None where there is none, or the role may not see others'.
+            keeps dead rows alive; None where the role sees none.
+        sees_transactions: Whether the role sees those of others.
         incidents: What people were notified of: the open, and those resolved within a day.
         unsent_messages: Messages of alerts and digests that wait to be delivered.
         delivery_error: Why the latest of them that was tried could not be; None where none was.
@@ -152,11 +154,13 @@ class Status:
     holds: list[Hold]
     failing: list[Verdict]
     missing_triggers: list[str]
+    open_doors: list[str]
     queues: list[Queue]
     quarantined: list[Quarantined]
     listeners: list[ListenerStatus]
     unsynced: int
     oldest_transaction_seconds: float | None
+    sees_transactions: bool
     incidents: list[Incident]
     unsent_messages: int
     delivery_error: str | None
@@ -186,6 +190,7 @@ def status_of(connection: sa.Connection) -> Status:
         return [dict(row) for row in rows.mappings()]
 
     (outbox,) = read("outbox")
+    (oldest_transaction,) = read("oldest_transaction")
     stale = {
         row["tenant_id"]
         for row in read_freshness(connection)
@@ -202,11 +207,12 @@ def status_of(connection: sa.Connection) -> Status:
             Verdict(**row) for row in read("failing_now", checks=[check.name for check in CHECKS])
         ],
         missing_triggers=missing_triggers(connection),
+        open_doors=open_doors(connection),
         queues=[Queue(**row) for row in read("queues")],
         quarantined=[Quarantined(**row) for row in read("quarantined")],
         listeners=[ListenerStatus(**row) for row in read("listeners")],
         unsynced=read("unsynced")[0]["unsynced"],
-        oldest_transaction_seconds=read("oldest_transaction")[0]["seconds"],
         incidents=[Incident(**row) for row in read("incidents")],
+        **oldest_transaction,
         **outbox,
     )

@@ -63,8 +63,12 @@ WHERE s.needs_sync AND NOT EXISTS (
 )
 
 -- name: oldest_transaction
--- The age of the oldest transaction but this one, in seconds.
-SELECT max(extract(epoch FROM clock_timestamp() - xact_start))::double precision AS seconds
+-- The age of the oldest transaction but this one, in seconds, and whether this role may see those of
+-- others.
+SELECT
+  max(extract(epoch FROM clock_timestamp() - xact_start))::double precision
+    AS oldest_transaction_seconds,
+  pg_has_role('pg_read_all_stats', 'USAGE') AS sees_transactions
 FROM pg_stat_activity
 WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
 

@@ -16,6 +16,7 @@ FILES = (
     "write_customers.sql",
     "capture.sql",
     "after_order_create.sql",
+    "crm_schema.sql",
 )
 """The files in the order in which they are put in place: a function after those that it calls."""
 

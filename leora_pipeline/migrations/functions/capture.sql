@@ -1,8 +1,14 @@
 -- Change capture: what the triggers of triggers.sql call. Their columns are named in strings that
 -- PostgreSQL resolves when it runs them, so that the CRM's migrations are free. They run as the
--- pipeline's role, with a search path and a lock timeout of their own, and turn every error into a
--- warning: the nightly run finds a change that was not captured, while a statement that
--- fails is the CRM's loss. One function a table, so that to replace or to drop one locks one table of the CRM's.
+-- schema's owner, with a search path (set in crm_schema.sql) and a lock timeout of their own, and turn
+-- every error into a warning: the nightly run finds a change that was not captured, while a statement
+-- that fails is the CRM's loss. One function a table, so that to replace or to drop one locks one
+-- table of the CRM's.
+--
+-- What runs as the owner has to mistrust the table that it is called for. Nobody else may execute these
+-- functions, so nobody else can attach them (grants.sql); they work for tables in the CRM's schema
+-- alone, which is the one of their search path that is not PostgreSQL's own; and ids become text by
+-- format(), which calls no cast, since a table's owner may have made one.
 
 CREATE OR REPLACE FUNCTION leora_pipeline.leave_time() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -21,8 +27,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.leave_time IS
-  'Where the CRM''s session has a statement timeout, lets a trigger wait for half of what is left of '
-  'it at most: it would end the CRM''s statement, and no handler sees it';
+  'Where the CRM''s session has a statement timeout, lets a trigger, or the hook, wait for half of '
+  'what is left of it at most: it would end the CRM''s statement, and no handler sees it';
 
 CREATE OR REPLACE FUNCTION leora_pipeline.wake_listeners() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -42,20 +48,26 @@ COMMENT ON FUNCTION leora_pipeline.wake_listeners IS
 
 CREATE OR REPLACE FUNCTION leora_pipeline.capture_orders() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+SET lock_timeout = '50ms' AS $$
 BEGIN
   PERFORM leora_pipeline.leave_time();
+  IF TG_TABLE_SCHEMA <> ALL (current_schemas(false)) OR TG_TABLE_SCHEMA LIKE 'pg\_%' THEN
+    RAISE EXCEPTION 'table % is not in the CRM''s schema', TG_RELID::regclass;
+  END IF;
   IF TG_OP = 'INSERT' THEN
     INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
-    SELECT DISTINCT "tenantId", "customerId" FROM after_change;
+    SELECT format('%s', n."tenantId")::uuid, format('%s', n."customerId")::uuid
+    FROM (SELECT DISTINCT "tenantId", "customerId" FROM after_change) AS n;
   ELSIF TG_OP = 'DELETE' THEN
     INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
-    SELECT DISTINCT "tenantId", "customerId" FROM before_change;
+    SELECT format('%s', n."tenantId")::uuid, format('%s', n."customerId")::uuid
+    FROM (SELECT DISTINCT "tenantId", "customerId" FROM before_change) AS n;
   ELSE
     -- What differs between before and after, whichever way: an order that moved concerns both of
     -- its customers, and one that got another id is a different one.
     INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
-    SELECT DISTINCT "tenantId", "customerId" FROM (
+    SELECT format('%s', n."tenantId")::uuid, format('%s', n."customerId")::uuid
+    FROM (SELECT DISTINCT "tenantId", "customerId" FROM (
       (SELECT id, "tenantId", "customerId", status, "orderedAt" FROM before_change
        EXCEPT ALL
        SELECT id, "tenantId", "customerId", status, "orderedAt" FROM after_change)
@@ -63,7 +75,7 @@ BEGIN
       (SELECT id, "tenantId", "customerId", status, "orderedAt" FROM after_change
        EXCEPT ALL
        SELECT id, "tenantId", "customerId", status, "orderedAt" FROM before_change)
-    ) AS changed;
+    ) AS changed) AS n;
   END IF;
   PERFORM leora_pipeline.wake_listeners();
   RETURN NULL;
@@ -80,19 +92,26 @@ COMMENT ON FUNCTION leora_pipeline.capture_orders IS
 
 CREATE OR REPLACE FUNCTION leora_pipeline.capture_customers() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
+SET lock_timeout = '50ms' AS $$
 BEGIN
-  -- The pipeline's own writes are marked, and need no refresh.
-  IF TG_OP = 'UPDATE' AND current_setting('leora_pipeline.is_applying', true) = 'on' THEN
+  PERFORM leora_pipeline.leave_time();
+  IF TG_TABLE_SCHEMA <> ALL (current_schemas(false)) OR TG_TABLE_SCHEMA LIKE 'pg\_%' THEN
+    RAISE EXCEPTION 'table % is not in the CRM''s schema', TG_RELID::regclass;
+  END IF;
+  -- The pipeline's own writes need no refresh. One that a trigger of the CRM's makes meanwhile does.
+  IF TG_OP = 'UPDATE' AND EXISTS (
+    SELECT FROM leora_pipeline.own_write AS w
+    WHERE w.transaction_id = pg_current_xact_id() AND w.trigger_depth = pg_trigger_depth() - 1
+  ) THEN
     RETURN NULL;
   END IF;
-  PERFORM leora_pipeline.leave_time();
   IF TG_OP = 'INSERT' THEN
     INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
-    SELECT "tenantId", id FROM after_change;
+    SELECT format('%s', "tenantId")::uuid, format('%s', id)::uuid FROM after_change;
   ELSE
     INSERT INTO leora_pipeline.pending_customer (tenant_id, customer_id)
-    SELECT DISTINCT "tenantId", id FROM (
+    SELECT format('%s', n."tenantId")::uuid, format('%s', n.id)::uuid
+    FROM (SELECT DISTINCT "tenantId", id FROM (
       (SELECT id, "tenantId", "accountType", "lastOrderDate" FROM before_change
        EXCEPT ALL
        SELECT id, "tenantId", "accountType", "lastOrderDate" FROM after_change)
@@ -100,7 +119,7 @@ BEGIN
       (SELECT id, "tenantId", "accountType", "lastOrderDate" FROM after_change
        EXCEPT ALL
        SELECT id, "tenantId", "accountType", "lastOrderDate" FROM before_change)
-    ) AS changed;
+    ) AS changed) AS n;
   END IF;
   PERFORM leora_pipeline.wake_listeners();
   RETURN NULL;

@@ -32,8 +32,9 @@ DECLARE
   v_now timestamptz := leora_pipeline.clock();
 BEGIN
   -- Marks for the trigger of "Customer" that this write is the pipeline's own, and no more than this
-  -- one: the transaction may be the CRM's. (Not a setting of the function: those a superuser has to allow.)
-  PERFORM set_config('leora_pipeline.is_applying', 'on', true);
+  -- one: the transaction may be the CRM's.
+  INSERT INTO leora_pipeline.own_write (transaction_id, trigger_depth)
+  VALUES (pg_current_xact_id(), pg_trigger_depth());
   -- A held tenant's downward moves stay unsynced: a lower type, and a date that goes back. The enum is computed before the UPDATE, as distributed tables ask for.
   RETURN QUERY
   WITH differing AS (
@@ -115,7 +116,8 @@ BEGIN
   )
   SELECT m.id, m.writes_type OR m.writes_date, m.writes_type, m.withheld
   FROM moves AS m;
-  PERFORM set_config('leora_pipeline.is_applying', 'off', true);
+  DELETE FROM leora_pipeline.own_write AS o
+  WHERE o.transaction_id = pg_current_xact_id() AND o.trigger_depth = pg_trigger_depth();
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.write_customers IS

@@ -55,23 +55,23 @@ def test_check_passes_a_healthy_crm_and_fails_a_dying_one(crm_of_user: Crm, leor
 
 
 def test_check_as_a_process_prints_nothing_but_its_verdicts(
-    crm_of_user: Crm, pipeline_url: str, leora: Leora
+    crm_of_user: Crm, runtime_url: str, leora: Leora
 ) -> None:
     crm_of_user.load(HEALTHY)
     assert leora("update").code == 0
 
-    outcome = as_process(pipeline_url, "check", "--json")
+    outcome = as_process(runtime_url, "check", "--json")
 
     assert (outcome.code, outcome.err) == (0, "")
     assert json_of(outcome)["ok"] is True
     assert "\x1b" not in outcome.out
 
 
-def test_status_is_0_when_all_is_well(crm_of_user: Crm, pipeline_url: str, leora: Leora) -> None:
+def test_status_is_0_when_all_is_well(crm_of_user: Crm, runtime_url: str, leora: Leora) -> None:
     crm_of_user.load(HEALTHY)
     assert leora("update").code == 0
 
-    outcome = as_process(pipeline_url, "status")
+    outcome = as_process(runtime_url, "status")
     as_json = leora("status", "--json")
 
     assert (outcome.code, outcome.err) == (0, "")
@@ -153,4 +153,10 @@ def test_status_counts_who_still_is_unsynced(crm_of_user: Crm, leora: Leora) -> 
         assert leora("update").code == 0
         reported = json_of(leora("status", "--json"))
         assert reported["unsynced"] == 1
+        # The role may not see the transactions of others, and says so.
+        assert reported["sees_transactions"] is False
+        assert "hidden from this role" in leora("status").out
+        crm_of_user.run("GRANT pg_read_all_stats TO leora_runtime")
+        reported = json_of(leora("status", "--json"))
+        crm_of_user.run("REVOKE pg_read_all_stats FROM leora_runtime")
         assert reported["oldest_transaction_seconds"] > 0

@@ -10,7 +10,9 @@ import pytest
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline_tests.acceptance.commands import HEALTHY, as_process
 from leora_pipeline_tests.acceptance.conftest import Crm, Leora
+from leora_pipeline_tests.databases import psql
 from leora_pipeline_tests.processes import BIN, environment, run
+from leora_pipeline_tests.roles import url_as
 
 pytestmark = [
     # Great Expectations 1.24 uses what pandas and marshmallow have deprecated.
@@ -54,8 +56,11 @@ def test_migrate_installs_once_and_down_leaves_the_crm_as_it_was(crm_url: str) -
     first = as_process(crm_url, "migrate")
     again = as_process(crm_url, "migrate")
 
-    assert (first.code, first.err) == (0, "")
-    assert (again.code, again.err, again.out) == (0, "", first.out)
+    assert first.code == again.code == 0
+    assert first.out == again.out
+    # The test's role is a superuser, which is told so, and how to hand the schema over.
+    assert first.err.startswith("The schema belongs to superuser postgres")
+    assert "`leora migrate --owner leora_owner`" in first.err
     assert len(first.lines) == 1
     assert "leora_pipeline.customer_state" in crm.contents()
 
@@ -69,14 +74,58 @@ def test_migrate_installs_once_and_down_leaves_the_crm_as_it_was(crm_url: str) -
     engine.dispose()
 
 
-def test_the_types_written_stay_when_the_schema_goes(crm_of_user: Crm, leora: Leora) -> None:
+def test_the_types_written_stay_when_the_schema_goes(
+    crm_of_user: Crm, leora: Leora, runtime_url: str
+) -> None:
     crm_of_user.load(HEALTHY)
     assert leora("update").code == 0
     written = crm_of_user.contents()["public.Customer"]
 
-    assert leora("migrate", "--down").code == 0
+    assert leora("migrate", "--down").code == 1, "not as leora_runtime"
+    owner = url_as(runtime_url, "leora_owner")
+    assert as_process(owner, "migrate", "--down").code == 0
 
     assert crm_of_user.contents()["public.Customer"] == written
+
+
+def test_an_installation_as_documented_says_what_to_revoke_and_then_nothing(crm_url: str) -> None:
+    engine = create_engine(crm_url)
+    crm = Crm(engine)
+    printed = as_process("postgresql://127.0.0.1:1/nowhere", "migrate", "--sql", "--roles")
+    assert (printed.code, printed.err) == (0, "")
+    psql(crm_url, printed.out)
+    owner, runtime = (url_as(crm_url, role) for role in ("leora_owner", "leora_runtime"))
+
+    installed = as_process(owner, "migrate")
+
+    assert installed.code == 0
+    doors = re.findall(r"^Open door: .*\((REVOKE .*)\)$", installed.err, re.MULTILINE)
+    assert [door.split(" FROM ")[0].rpartition(" ON ")[0] for door in doors] == [
+        "REVOKE TRIGGER",
+        "REVOKE TRIGGER",
+        "REVOKE CREATE",
+    ]
+    assert "Open door" in as_process(runtime, "status").out
+    for door in doors:
+        crm.run(door)
+    assert as_process(owner, "migrate").err == ""
+    assert "Open door" not in as_process(runtime, "status").out
+    refused = as_process(runtime, "migrate", "--owner", "leora_reader")
+    assert refused.code == 1
+    assert "role leora_reader lacks" in refused.error
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "flags", [("--roles",), ("--down", "--owner", "x"), ("--sql", "--owner", "x")]
+)
+def test_options_of_migrate_that_make_no_sense_together_are_wrong_usage(
+    leora: Leora, flags: tuple[str, ...]
+) -> None:
+    outcome = leora("migrate", *flags)
+
+    assert outcome.code == 2
+    assert outcome.error
 
 
 def test_migrate_sql_prints_what_a_person_can_run_by_hand(crm_url: str) -> None:

@@ -13,13 +13,13 @@ from leora_pipeline_tests.crm_builder import ago
 from leora_pipeline_tests.processes import BIN, environment, run
 
 
-def test_a_pipe_gets_the_whole_story_in_plain_lines(crm_of_user: Crm, pipeline_url: str) -> None:
+def test_a_pipe_gets_the_whole_story_in_plain_lines(crm_of_user: Crm, runtime_url: str) -> None:
     tenant = crm_of_user.tenant("cellar")
     ordered, drafted = ago(days=12.5), ago(days=3)
     customer = crm_of_user.customer(tenant, orders=(ordered,), name="Vine\t& \x1b[31mDine")
     fulfilled = crm_of_user.run('SELECT id FROM "Order"')[0].id
     draft = crm_of_user.order(tenant, customer, drafted, "DRAFT")
-    env = environment(LEORA_DATABASE_URL=pipeline_url, TERM="xterm-256color")
+    env = environment(LEORA_DATABASE_URL=runtime_url, TERM="xterm-256color")
     assert run(BIN / "leora", "update", env=env).code == 0
     crm_of_user.set_type(customer, "PROSPECT")
     assert run(BIN / "leora", "update", "--incremental", env=env).code == 0

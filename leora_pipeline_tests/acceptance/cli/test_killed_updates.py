@@ -66,7 +66,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(pipeline_url: str, crm_of_user: Crm) -> Scene:
+def scene(runtime_url: str, crm_of_user: Crm) -> Scene:
     """What has happened within the 30 days since the last run."""
     crm = crm_of_user
     moves: Counter[tuple[UUID, str | None, str]] = Counter()
@@ -107,7 +107,7 @@ def scene(pipeline_url: str, crm_of_user: Crm) -> Scene:
     (past,) = {row.run_id for row in crm.run("SELECT run_id FROM leora_pipeline.tenant_run")}
     for happens in then:
         happens()
-    return Scene(crm, pipeline_url, moves, crm.pending(), past)
+    return Scene(crm, runtime_url, moves, crm.pending(), past)
 
 
 CALLS_AT = (

@@ -34,6 +34,7 @@ from leora_pipeline_tests.processes import (
     start,
     wait_until,
 )
+from leora_pipeline_tests.roles import url_as
 
 DEADLINE = 30.0
 
@@ -160,14 +161,14 @@ def found(crm: Crm, customer: UUID) -> tuple[str | None, list[tuple[str | None, 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("options", [(), ("--notify",)])
 def test_a_signal_ends_it_with_code_0_and_it_says_what_it_did(
-    pipeline_url: str,
+    runtime_url: str,
     crm_of_user: Crm,
     customer: UUID,
     listen: Listen,
     signum: int,
     options: tuple[str, ...],
 ) -> None:
-    listener = listen(pipeline_url, *options)
+    listener = listen(runtime_url, *options)
     eventually(lambda: found(crm_of_user, customer) == AFTER, "the order is taken")
     assert listeners(crm_of_user) == 1
 
@@ -182,10 +183,10 @@ def test_a_signal_ends_it_with_code_0_and_it_says_what_it_did(
 
 
 def test_a_signal_amid_a_batch_ends_it_when_the_batch_is_done(
-    pipeline_url: str, crm_of_user: Crm, customer: UUID, listen: Listen
+    runtime_url: str, crm_of_user: Crm, customer: UUID, listen: Listen
 ) -> None:
     with locked(crm_of_user, 'LOCK TABLE "Customer" IN SHARE MODE'):
-        listener = listen(pipeline_url)
+        listener = listen(runtime_url)
         eventually(lambda: stands_at(crm_of_user, "%write_customers%"), "it is about to write")
         listener.signal(signal.SIGTERM)
         assert found(crm_of_user, customer) == BEFORE
@@ -197,10 +198,10 @@ def test_a_signal_amid_a_batch_ends_it_when_the_batch_is_done(
 
 
 def test_a_second_signal_does_not_wait_for_the_batch_and_nothing_is_half_done(
-    pipeline_url: str, crm_of_user: Crm, customer: UUID, listen: Listen
+    runtime_url: str, crm_of_user: Crm, customer: UUID, listen: Listen
 ) -> None:
     with locked(crm_of_user, 'LOCK TABLE "Customer" IN SHARE MODE'):
-        listener = listen(pipeline_url)
+        listener = listen(runtime_url)
         eventually(lambda: stands_at(crm_of_user, "%write_customers%"), "it is about to write")
 
         listener.signal(signal.SIGINT)
@@ -270,7 +271,7 @@ STAGES = {
     [*((stage, "run") for stage in STAGES), ("claim", "listener"), ("write", "listener")],
 )
 def test_a_kill_at_any_point_leaves_nothing_half_done_and_somebody_else_does_the_rest(
-    pipeline_url: str,
+    runtime_url: str,
     crm_of_user: Crm,
     customer: UUID,
     leora: Leora,
@@ -288,7 +289,7 @@ def test_a_kill_at_any_point_leaves_nothing_half_done_and_somebody_else_does_the
     )
     lock, query = STAGES[stage]
     with locked(crm_of_user, lock):
-        listener = listen(pipeline_url)
+        listener = listen(runtime_url)
         eventually(lambda: stands_at(crm_of_user, query), f"it stands at the {stage}")
         assert found(crm_of_user, customer) == BEFORE
         assert crm_of_user.pending() == {customer}
@@ -302,7 +303,7 @@ def test_a_kill_at_any_point_leaves_nothing_half_done_and_somebody_else_does_the
     if successor == "run":
         assert leora("update", "--incremental").code == 0
     else:
-        next_one = listen(pipeline_url)
+        next_one = listen(runtime_url)
         eventually(lambda: not crm_of_user.pending(), "another takes what is left")
         eventually(lambda: listeners(crm_of_user) == 2, "the killed one is not known to be gone")
         next_one.signal(signal.SIGTERM)
@@ -313,13 +314,13 @@ def test_a_kill_at_any_point_leaves_nothing_half_done_and_somebody_else_does_the
 
 
 def test_a_kill_under_load_loses_nothing_and_each_change_is_logged_once(
-    pipeline_url: str, crm_of_user: Crm, tenant: UUID, listen: Listen
+    runtime_url: str, crm_of_user: Crm, tenant: UUID, listen: Listen
 ) -> None:
     crm_of_user.customers(tenant, 2_000, "TARGET", ago(days=1))
-    first = listen(pipeline_url)
+    first = listen(runtime_url)
     eventually(lambda: crm_of_user.counts("cellar").get("ACTIVE"), "it has done something")
     first.kill()
-    listen(pipeline_url)
+    listen(runtime_url)
     eventually(lambda: not crm_of_user.pending(), "all are done")
 
     assert crm_of_user.counts("cellar") == {"ACTIVE": 2_000}
@@ -345,14 +346,14 @@ def test_a_database_that_is_not_migrated_is_refused_at_once(
 
 
 def test_a_database_that_cannot_be_reached_is_refused_at_once(
-    leora: Leora, monkeypatch: pytest.MonkeyPatch, pipeline_url: str
+    leora: Leora, monkeypatch: pytest.MonkeyPatch, runtime_url: str
 ) -> None:
-    url = pipeline_url.replace("host=", "host=%2Fnowhere")
+    url = runtime_url.replace("host=", "host=%2Fnowhere")
     assert "cannot be reached" in refused(leora, monkeypatch, url)
 
 
 def test_row_level_security_that_filters_the_role_is_refused_at_once(
-    leora: Leora, monkeypatch: pytest.MonkeyPatch, pipeline_url: str, crm_of_user: Crm
+    leora: Leora, monkeypatch: pytest.MonkeyPatch, runtime_url: str, crm_of_user: Crm
 ) -> None:
     role = f"leora_{uuid4().hex[:12]}"
     crm_of_user.run(f"CREATE ROLE {role} LOGIN")
@@ -363,7 +364,7 @@ def test_row_level_security_that_filters_the_role_is_refused_at_once(
         )
     crm_of_user.run('ALTER TABLE "Order" ENABLE ROW LEVEL SECURITY')
 
-    error = refused(leora, monkeypatch, pipeline_url.replace("postgres@", f"{role}@"))
+    error = refused(leora, monkeypatch, url_as(runtime_url, role))
 
     crm_of_user.run(f"DROP OWNED BY {role}")
     crm_of_user.run(f"DROP ROLE {role}")

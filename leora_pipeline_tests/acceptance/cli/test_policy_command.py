@@ -39,9 +39,9 @@ def written(crm: Crm) -> dict[str, object]:
 
 
 def test_a_policy_is_changed_reported_and_taken_back(
-    crm_of_user: Crm, pipeline_url: str, tenant: UUID
+    crm_of_user: Crm, runtime_url: str, tenant: UUID
 ) -> None:
-    env = environment(LEORA_DATABASE_URL=pipeline_url, LOGNAME="ann")
+    env = environment(LEORA_DATABASE_URL=runtime_url, LOGNAME="ann")
     command = (BIN / "leora", "policy", "set", "--tenant-slug", "o'brien's", "--yes")
 
     changed = run(*command, *NARROW, env=env)
@@ -132,14 +132,14 @@ def test_a_pipe_without_yes_is_reported_and_nothing_is_written(
 
 @pytest.mark.parametrize(("answer", "code", "is_written"), [("y", 0, True), ("n", 1, False)])
 def test_a_terminal_is_asked(
-    crm_of_user: Crm, pipeline_url: str, tenant: UUID, answer: str, code: int, is_written: bool
+    crm_of_user: Crm, runtime_url: str, tenant: UUID, answer: str, code: int, is_written: bool
 ) -> None:
     keyboard, terminal = pty.openpty()
     os.write(keyboard, f"{answer}\n".encode())
     try:
         done = subprocess.run(
             [BIN / "leora", "policy", "unset", "--tenant-slug", "o'brien's"],
-            env=environment(LEORA_DATABASE_URL=pipeline_url),
+            env=environment(LEORA_DATABASE_URL=runtime_url),
             stdin=terminal,
             capture_output=True,
             encoding="utf-8",
@@ -149,7 +149,7 @@ def test_a_terminal_is_asked(
         assert "nothing was written" in done.stdout, "where nothing is to change, nobody is asked"
         asked = subprocess.run(
             [BIN / "leora", "policy", "set", "--tenant-slug", "o'brien's", *NARROW],
-            env=environment(LEORA_DATABASE_URL=pipeline_url),
+            env=environment(LEORA_DATABASE_URL=runtime_url),
             stdin=terminal,
             capture_output=True,
             encoding="utf-8",

@@ -84,9 +84,9 @@ def test_preview_json_is_the_contracts(misclassified: Crm, leora: Leora) -> None
 
 
 def test_preview_shows_people_what_is_wrong_why_and_what_to_do(
-    misclassified: Crm, pipeline_url: str
+    misclassified: Crm, runtime_url: str
 ) -> None:
-    outcome = as_process(pipeline_url, "preview")
+    outcome = as_process(runtime_url, "preview")
 
     assert (outcome.code, outcome.err) == (0, "")
     for part in (
@@ -155,9 +155,9 @@ def test_preview_writes_nothing_anywhere(misclassified: Crm, leora: Leora) -> No
 
 
 def test_preview_works_where_the_server_forbids_writes(
-    misclassified: Crm, pipeline_url: str, leora: Leora
+    misclassified: Crm, runtime_url: str, leora: Leora
 ) -> None:
-    database = pipeline_url.rpartition("?")[0].rpartition("/")[2]
+    database = runtime_url.rpartition("?")[0].rpartition("/")[2]
     misclassified.run(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
 
     refused = leora("update")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,6 +15,7 @@ from leora_pipeline_tests.acceptance.commands import STARTING, as_process
 from leora_pipeline_tests.acceptance.conftest import Crm, Leora
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 from leora_pipeline_tests.processes import BIN, environment
+from leora_pipeline_tests.roles import grant_runtime, url_as
 
 pytestmark = [
     # Great Expectations 1.24 uses what pandas and marshmallow have deprecated.
@@ -27,23 +27,18 @@ COMMANDS = ["update", "preview", "check", "status"]
 
 
 @pytest.fixture
-def filtered_url(engine: Any, pipeline_url: str) -> Iterator[str]:
+def filtered_url(build: CrmBuilder, runtime_url: str) -> Iterator[str]:
     """A URL whose role row level security filters."""
-    crm = CrmBuilder(engine)
+    crm = build
     role = f"leora_{uuid4().hex[:12]}"
     crm.run(f"CREATE ROLE {role} LOGIN")
-    for grant in (
-        "USAGE ON SCHEMA leora_pipeline",
-        "ALL ON ALL TABLES IN SCHEMA leora_pipeline",
-        "ALL ON ALL TABLES IN SCHEMA public",
-    ):
-        crm.run(f"GRANT {grant} TO {role}")
+    grant_runtime(crm, role)
     crm.run('ALTER TABLE "Order" ENABLE ROW LEVEL SECURITY')
     crm.run(
         'CREATE POLICY own ON "Order" '
         "USING (\"tenantId\"::text = current_setting('app.current_tenant_id', true))"
     )
-    yield pipeline_url.replace("postgres@", f"{role}@", 1)
+    yield url_as(runtime_url, role)
     crm.run(f"DROP OWNED BY {role}")
     crm.run(f"DROP ROLE {role}")
 
@@ -185,11 +180,13 @@ def test_no_setting_of_the_database_changes_what_an_update_does(
 
 
 def test_a_schema_of_a_newer_version_is_refused_with_the_way_out(
-    crm_of_user: Crm, leora: Leora
+    crm_of_user: Crm, leora: Leora, runtime_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crm_of_user.run("UPDATE leora_pipeline.alembic_version SET version_num = '9999'")
 
     for command in (("update",), ("migrate",), ("migrate", "--down")):
+        if command[0] == "migrate":
+            monkeypatch.setenv("LEORA_DATABASE_URL", url_as(runtime_url, "leora_owner"))
         outcome = leora(*command)
         assert outcome.code == 1
         assert "9999" in outcome.error
@@ -211,11 +208,11 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_a_variable_shows_all_of_it
         main(["status"])
 
 
-def test_output_that_cannot_be_written_is_one_line(pipeline_url: str) -> None:
+def test_output_that_cannot_be_written_is_one_line(runtime_url: str) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
             [BIN / "leora", "status", "--json"],
-            env=environment(LEORA_DATABASE_URL=pipeline_url),
+            env=environment(LEORA_DATABASE_URL=runtime_url),
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -233,12 +230,12 @@ def test_without_a_command_the_help_is_shown(leora: Leora) -> None:
 
 @pytest.mark.parametrize("command", ["update", "preview", "status"])
 def test_output_in_a_pipe_is_plain_even_where_colour_is_offered(
-    crm_of_user: Crm, pipeline_url: str, command: str
+    crm_of_user: Crm, runtime_url: str, command: str
 ) -> None:
     tenant = crm_of_user.tenant()
     crm_of_user.customer(tenant, "ACTIVE", orders=(ago(days=212),))
 
-    outcome = as_process(pipeline_url, command, TERM="xterm-256color", COLORTERM="truecolor")
+    outcome = as_process(runtime_url, command, TERM="xterm-256color", COLORTERM="truecolor")
 
     assert outcome.code == 0, outcome.err
     assert outcome.err == ""
@@ -246,10 +243,10 @@ def test_output_in_a_pipe_is_plain_even_where_colour_is_offered(
     assert not set("┏┃│─╭") & set(outcome.out)
 
 
-def test_a_locale_without_check_marks_is_no_failure(crm_of_user: Crm, pipeline_url: str) -> None:
+def test_a_locale_without_check_marks_is_no_failure(crm_of_user: Crm, runtime_url: str) -> None:
     crm_of_user.customer(crm_of_user.tenant(), None)
 
-    outcome = as_process(pipeline_url, "update", PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
+    outcome = as_process(runtime_url, "update", PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
 
     assert (outcome.code, outcome.err) == (0, "")
     assert "? Account types updated for cellar" in outcome.out

@@ -17,10 +17,10 @@ pytestmark = [
 ]
 
 
-def test_update_prints_the_lines_of_the_seeds_example(crm_of_user: Crm, pipeline_url: str) -> None:
+def test_update_prints_the_lines_of_the_seeds_example(crm_of_user: Crm, runtime_url: str) -> None:
     crm_of_user.load(WELL_CRAFTED)
 
-    outcome = as_process(pipeline_url, "update")
+    outcome = as_process(runtime_url, "update")
 
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.lines[:-1] == [
@@ -164,14 +164,14 @@ def test_allow_mass_change_without_a_tenant_means_all(crm_of_user: Crm, leora: L
 
 
 def test_one_failing_tenant_exits_1_named_in_one_line_and_the_others_are_done(
-    crm_of_user: Crm, pipeline_url: str, leora: Leora
+    crm_of_user: Crm, runtime_url: str, leora: Leora
 ) -> None:
     broken, sound = crm_of_user.tenant("broken"), crm_of_user.tenant("sound")
     crm_of_user.customer(broken, None)
     crm_of_user.customer(sound, None)
     crm_of_user.break_tenant(broken)
 
-    outcome = as_process(pipeline_url, "update")
+    outcome = as_process(runtime_url, "update")
     as_json = leora("update", "--json")
 
     assert outcome.code == 1
@@ -223,11 +223,11 @@ def test_an_update_as_of_the_future_is_wrong_usage(crm_of_user: Crm, leora: Leor
 
 
 def test_wrong_usage_in_a_process_of_its_own_is_one_line_too(
-    crm_of_user: Crm, pipeline_url: str
+    crm_of_user: Crm, runtime_url: str
 ) -> None:
     crm_of_user.tenant("cellar")
 
-    outcome = as_process(pipeline_url, "update", "--tenant-slug", "celar", "--json")
+    outcome = as_process(runtime_url, "update", "--tenant-slug", "celar", "--json")
 
     assert outcome.code == 2
     assert "celar" in outcome.error

@@ -44,11 +44,11 @@ def events_of(dagster_url: str, run_id: str) -> int:
 def test_it_deletes_old_runs_with_their_events_but_for_the_latest_of_each_job(
     instance: dg.DagsterInstance,
     dagster_url: str,
-    pipeline_url: str,
+    runtime_url: str,
     crm_of_user: Crm,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("LEORA_DATABASE_URL", pipeline_url)
+    monkeypatch.setenv("LEORA_DATABASE_URL", runtime_url)
     crm_of_user.tenant()
     job = "incremental_account_types"
     first = defs.resolve_job_def(job).execute_in_process(
@@ -80,11 +80,11 @@ def test_it_deletes_old_runs_with_their_events_but_for_the_latest_of_each_job(
 def test_it_keeps_what_is_younger_than_the_configured_age(
     instance: dg.DagsterInstance,
     dagster_url: str,
-    pipeline_url: str,
+    runtime_url: str,
     crm_of_user: Crm,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("LEORA_DATABASE_URL", pipeline_url)
+    monkeypatch.setenv("LEORA_DATABASE_URL", runtime_url)
     monkeypatch.setenv("LEORA_KEEP_RUN_DAYS", "60")
     tenant = crm_of_user.tenant()
     customer = crm_of_user.customer(tenant, orders=(ago(days=1),))

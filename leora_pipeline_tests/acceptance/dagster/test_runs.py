@@ -52,10 +52,10 @@ def instance(
 
 @pytest.fixture
 def launch(
-    instance: dg.DagsterInstance, pipeline_url: str, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, runtime_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Launch:
     """Runs a job of the definitions that production loads, on the test's database."""
-    monkeypatch.setenv("LEORA_DATABASE_URL", pipeline_url)
+    monkeypatch.setenv("LEORA_DATABASE_URL", runtime_url)
 
     def launched(
         job: str = "refresh_account_types",

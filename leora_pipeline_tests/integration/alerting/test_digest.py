@@ -182,7 +182,7 @@ def test_a_transition_that_commits_late_is_in_the_next_digest(
         "to_type, as_of, cause, run_id, recorded_at) "
         "VALUES (:tenant, :customer, 'ACTIVE', 'TARGET', now(), 'age', 'run', :at)"
     )
-    with engine.connect() as late, late.begin():
+    with build.engine.connect() as late, late.begin():
         late.execute(
             record,
             {

@@ -170,7 +170,7 @@ def test_nothing_of_a_transactions_settings_stays_with_a_poolers_session(
 def test_what_is_missing_of_the_crm_is_named(
     engine: sa.Engine, build: CrmBuilder, sql: str, named: str
 ) -> None:
-    with transaction(engine) as connection:
+    with transaction(build.engine) as connection:
         connection.exec_driver_sql(sql)
 
     assert named in refused(engine)
@@ -181,8 +181,9 @@ def test_what_is_missing_of_the_crm_is_named(
     [
         ('SELECT ON "Order"', 'SELECT on "Order"'),
         ('SELECT ON "Tenant"', 'SELECT on "Tenant"'),
-        ('UPDATE ("accountType") ON "Customer"', 'UPDATE on "Customer"'),
-        ('UPDATE ("updatedAt") ON "Customer"', 'UPDATE on "Customer"'),
+        ('UPDATE ("accountType") ON "Customer"', 'UPDATE ("accountType") on "Customer"'),
+        ('UPDATE ("updatedAt") ON "Customer"', 'UPDATE ("updatedAt") on "Customer"'),
+        ('SELECT (slug, name) ON "Tenant"', 'SELECT (slug, name) on "Tenant"'),
         ("USAGE ON SCHEMA leora_pipeline", "leora_pipeline"),
     ],
 )
@@ -298,6 +299,7 @@ def test_the_schema_that_a_url_names_is_the_one_that_is_used(
 ) -> None:
     customer = build.customer(build.tenant(), orders=(ago(days=1),))
     build.run('CREATE SCHEMA "Vino & Co"')
+    build.run('GRANT USAGE ON SCHEMA "Vino & Co" TO leora_runtime')
     elsewhere = create_engine(f"{url_of(engine)}&schema=Vino%20%26%20Co")
     assert '"Tenant", "Customer", "Order"' in refused(elsewhere)
 

@@ -368,7 +368,7 @@ def test_a_locked_pending_table_neither_fails_nor_stalls_the_crm(
     session.connection.execute("SET lock_timeout = '7min'")
     before = captured(build)
 
-    with transaction(engine) as other:
+    with transaction(build.engine) as other:
         other.exec_driver_sql("LOCK TABLE leora_pipeline.pending_customer IN ACCESS EXCLUSIVE MODE")
         began = monotonic()
         assert session.run(what, tenant, customer) == 1

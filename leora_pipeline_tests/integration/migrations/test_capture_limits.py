@@ -11,7 +11,6 @@ from uuid import UUID
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
@@ -43,10 +42,10 @@ def warnings(session: psycopg.Connection) -> list[str | None]:
 
 
 @pytest.fixture
-def _pending_is_locked(engine: sa.Engine, customer: UUID) -> Iterator[None]:
+def _pending_is_locked(build: CrmBuilder, customer: UUID) -> Iterator[None]:
     """Somebody holds the pending table for as long as the test lasts."""
     assert customer
-    with transaction(engine) as somebody:
+    with transaction(build.engine) as somebody:
         somebody.exec_driver_sql(
             "LOCK TABLE leora_pipeline.pending_customer IN ACCESS EXCLUSIVE MODE"
         )

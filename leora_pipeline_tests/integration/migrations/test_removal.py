@@ -39,27 +39,27 @@ OBSTACLES = {
 
 @pytest.mark.parametrize("what", OBSTACLES)
 def test_nothing_is_removed_where_something_of_somebody_elses_would_go_too(
-    engine: sa.Engine, build: CrmBuilder, pipeline_url: str, what: str
+    admin: sa.Engine, build: CrmBuilder, pipeline_url: str, what: str
 ) -> None:
     obstacle, reported = OBSTACLES[what]
     build.run(obstacle)
     before = dump(pipeline_url)
 
     with pytest.raises(UnfitDatabaseError, match="nothing was changed") as refusal:
-        remove_schema(engine)
+        remove_schema(admin)
 
     assert reported in str(refusal.value)
     assert dump(pipeline_url) == before
 
 
 def test_nothing_is_removed_by_a_role_that_does_not_own_it(
-    engine: sa.Engine, build: CrmBuilder, pipeline_url: str
+    admin: sa.Engine, build: CrmBuilder, pipeline_url: str
 ) -> None:
     before = dump(pipeline_url)
     with (
         made_role(build, "BYPASSRLS", ["USAGE ON SCHEMA leora_pipeline"]) as name,
-        connected_as(engine, name) as other,
-        pytest.raises(UnfitDatabaseError, match="it belongs to role postgres"),
+        connected_as(admin, name) as other,
+        pytest.raises(UnfitDatabaseError, match="it belongs to role leora_owner"),
     ):
         remove_schema(other)
 
@@ -68,17 +68,17 @@ def test_nothing_is_removed_by_a_role_that_does_not_own_it(
 
 @pytest.mark.parametrize("table", ['"Order"', '"Customer"', "leora_pipeline.pending_customer"])
 def test_nothing_is_removed_while_a_table_stays_locked(
-    engine: sa.Engine, pipeline_url: str, monkeypatch: pytest.MonkeyPatch, table: str
+    admin: sa.Engine, pipeline_url: str, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     monkeypatch.setattr(migrations, "LOCK_ATTEMPTS", 2)
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT_MS", 20)
     before = dump(pipeline_url)
 
-    with transaction(engine) as somebody:
+    with transaction(admin) as somebody:
         somebody.exec_driver_sql(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
         with pytest.raises(LeoraError, match="stayed locked"):
-            remove_schema(engine)
+            remove_schema(admin)
 
     assert dump(pipeline_url) == before
-    remove_schema(engine)
+    remove_schema(admin)
     assert "leora_pipeline" not in dump(pipeline_url)

@@ -29,9 +29,9 @@ def printed(*, down: bool = False) -> str:
     return output.getvalue()
 
 
-def migrate(engine: sa.Engine, *statements: str) -> None:
+def migrate(admin: sa.Engine, *statements: str) -> None:
     """Runs a migration of the CRM's own, in one transaction."""
-    with transaction(engine) as connection:
+    with transaction(admin) as connection:
         for sql in statements:
             connection.exec_driver_sql(sql)
 
@@ -58,10 +58,10 @@ def test_processes_that_install_at_once_do_not_disturb_each_other(
     meet = Barrier(3)
 
     def install() -> None:
-        engine = create_engine(crm_url)
+        admin = create_engine(crm_url)
         meet.wait(20)
-        install_schema(engine)
-        engine.dispose()
+        install_schema(admin)
+        admin.dispose()
 
     with ThreadPoolExecutor(3) as executor:
         for future in [executor.submit(install) for _ in range(3)]:
@@ -203,15 +203,15 @@ MIGRATIONS = {
 
 @pytest.mark.parametrize("name", MIGRATIONS)
 def test_migrations_of_the_crm_pass_and_the_pipeline_goes_on(
-    engine: sa.Engine, build: CrmBuilder, name: str
+    admin: sa.Engine, build: CrmBuilder, name: str
 ) -> None:
     tenant = build.tenant()
     older, newer = ago(days=200), ago(days=1)
     customer = build.customer(tenant, orders=(older,))
-    update_account_types(engine=engine)
+    update_account_types(engine=admin)
 
-    migrate(engine, *MIGRATIONS[name])
-    update_account_types(engine=engine)
+    migrate(admin, *MIGRATIONS[name])
+    update_account_types(engine=admin)
     assert build.read(customer)[:2] == ("TARGET", older)
 
     build.run(
@@ -221,25 +221,25 @@ def test_migrations_of_the_crm_pass_and_the_pipeline_goes_on(
         customer=customer,
         newer=newer.replace(tzinfo=None),
     )
-    update_account_types(engine=engine)
+    update_account_types(engine=admin)
     assert build.read(customer)[:2] == ("ACTIVE", newer)
 
 
 def test_the_crms_tables_can_be_dropped_and_the_pipeline_says_what_is_missing(
-    engine: sa.Engine,
+    admin: sa.Engine,
 ) -> None:
     migrate(
-        engine,
-        'DROP TABLE "Order", "Customer", "Tenant"',
+        admin,
+        'DROP TABLE "Order", "Customer", "SalesRep", "User", "Tenant"',
         'DROP TYPE "AccountType", "OrderStatus"',
     )
 
     with pytest.raises(UnfitDatabaseError, match='"Tenant", "Customer", "Order"'):
-        require_fit_database(engine)
+        require_fit_database(admin)
 
 
 def test_no_object_of_the_crm_depends_on_the_pipeline_or_the_other_way_round(
-    engine: sa.Engine, build: CrmBuilder
+    admin: sa.Engine, build: CrmBuilder
 ) -> None:
     """Foreign keys, views, columns and signatures would block the CRM's migrations."""
     crossing = build.run(
@@ -283,7 +283,7 @@ def test_no_object_of_the_crm_depends_on_the_pipeline_or_the_other_way_round(
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(
-    engine: sa.Engine, build: CrmBuilder, values: str
+    admin: sa.Engine, build: CrmBuilder, values: str
 ) -> None:
     tenant = own_policy(build)
 
@@ -305,13 +305,13 @@ def test_a_policy_that_makes_no_sense_is_refused(
     ],
 )
 def test_a_policy_at_the_edge_of_sense_is_taken(
-    engine: sa.Engine, build: CrmBuilder, values: str
+    admin: sa.Engine, build: CrmBuilder, values: str
 ) -> None:
     own_policy(build)
     customer = build.customer(build.tenant("dry-goods"), orders=(ago(days=1),))
 
     build.run(f"UPDATE leora_pipeline.tenant_policy SET {values}")
-    update_account_types(engine=engine)
+    update_account_types(engine=admin)
 
     assert build.type_of(customer) == "ACTIVE"
 
@@ -332,7 +332,7 @@ def policy(build: CrmBuilder, tenant: Any) -> Any:
 
 
 def test_a_policy_of_ones_own_that_equals_the_default_reads_the_same(
-    engine: sa.Engine, build: CrmBuilder
+    admin: sa.Engine, build: CrmBuilder
 ) -> None:
     tenant, other = own_policy(build), build.tenant("dry-goods")
 
@@ -380,7 +380,7 @@ def test_the_planner_looks_into_the_functions_over_tables(
     assert "leora_pipeline.threshold" not in plan
 
 
-def test_the_planner_looks_into_functions_over_values(engine: sa.Engine, build: CrmBuilder) -> None:
+def test_the_planner_looks_into_functions_over_values(admin: sa.Engine, build: CrmBuilder) -> None:
     """One that stays a call costs a microsecond a row, and there are millions."""
     columns = (
         "leora_pipeline.threshold(s.as_of, s.account_type, 180)",

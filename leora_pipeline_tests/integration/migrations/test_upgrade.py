@@ -37,27 +37,53 @@ def role(build: CrmBuilder, grant: str) -> Iterator[sa.Engine]:
 
 @pytest.mark.parametrize("revision", REVISIONS)
 def test_an_upgrade_from_each_revision_gives_what_a_fresh_installation_gives(
-    crm: sa.Engine, crm_url: str, pipeline_url: str, revision: str
+    crm: sa.Engine, crm_url: str, revision: str
 ) -> None:
+    install_schema(crm)
+    fresh = dump(crm_url)
+    migrations.remove_schema(crm)
     with transaction(crm) as connection:
         connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
         command.upgrade(migrations._config(connection=connection), revision)
-        migrations._replace_functions(connection)
-        # The functions were those of that time: not these.
+        # Of the functions of that time, those that make a difference.
         connection.exec_driver_sql(
-            "CREATE OR REPLACE FUNCTION leora_pipeline.functions_fingerprint() RETURNS text "
-            "LANGUAGE sql AS $$ SELECT 'of then' $$"
+            "CREATE FUNCTION leora_pipeline.functions_fingerprint() RETURNS text "
+            "LANGUAGE sql AS $$ SELECT 'of then' $$;"
+            "CREATE FUNCTION leora_pipeline.capture_orders() RETURNS trigger LANGUAGE plpgsql "
+            "SECURITY DEFINER AS $$ BEGIN RETURN NULL; END $$;"
+            "CREATE FUNCTION leora_pipeline.after_order_create(p_customer_ids uuid[], "
+            "p_write_last_order_date boolean DEFAULT true) RETURNS TABLE (customer_id uuid, "
+            "outcome text, error text) LANGUAGE plpgsql AS $$ BEGIN END $$"
         )
+        connection.execute(migrations.TRIGGERS_SQL.order_insert)
 
     install_schema(crm)
 
-    assert dump(crm_url) == dump(pipeline_url)
+    assert dump(crm_url) == fresh
+
+
+def test_an_upgrade_that_would_take_the_hook_from_its_callers_is_refused_by_name(
+    admin: sa.Engine, build: CrmBuilder, pipeline_url: str
+) -> None:
+    build.run("UPDATE leora_pipeline.alembic_version SET version_num = '0001'")
+    build.run("DROP TABLE leora_pipeline.own_write, leora_pipeline.hook_ticket")
+    with made_role(build, "", ["USAGE ON SCHEMA leora_pipeline"]) as name:
+        before = dump(pipeline_url)
+        with pytest.raises(UnfitDatabaseError, match=f"GRANT leora_hook .* TO {name}"):
+            install_schema(admin)
+        assert dump(pipeline_url) == before
+
+        build.run(f"GRANT leora_hook TO {name}")
+        install_schema(admin)
+
+    require_fit_database(admin)
 
 
 def test_functions_of_another_version_are_refused_and_replaced(
-    engine: sa.Engine, build: CrmBuilder, pipeline_url: str
+    admin: sa.Engine, owner: sa.Engine, pipeline_url: str
 ) -> None:
     installed = dump(pipeline_url)
+    as_owner = CrmBuilder(owner)
     for change in (
         "CREATE OR REPLACE FUNCTION leora_pipeline.is_pinned(p_type text) RETURNS boolean "
         "LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT true $$",
@@ -68,18 +94,18 @@ def test_functions_of_another_version_are_refused_and_replaced(
         "CREATE OR REPLACE FUNCTION leora_pipeline.functions_fingerprint() RETURNS text "
         "LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 'another' $$",
     ):
-        build.run(change)
+        as_owner.run(change)
     with pytest.raises(UnfitDatabaseError, match="functions of the schema"):
-        require_fit_database(engine)
+        require_fit_database(admin)
 
-    install_schema(engine)
+    install_schema(admin)
 
-    require_fit_database(engine)
+    require_fit_database(admin)
     assert dump(pipeline_url) == installed
 
 
 def test_grants_on_functions_survive_their_replacement(
-    engine: sa.Engine, build: CrmBuilder, pipeline_url: str
+    admin: sa.Engine, build: CrmBuilder, pipeline_url: str
 ) -> None:
     build.run(
         "CREATE OR REPLACE FUNCTION leora_pipeline.functions_fingerprint() RETURNS text "
@@ -88,7 +114,7 @@ def test_grants_on_functions_survive_their_replacement(
     with role(build, "EXECUTE ON FUNCTION leora_pipeline.after_order_create"):
         granted = build.run("SELECT proacl FROM pg_proc WHERE proname = 'after_order_create'")
 
-        install_schema(engine)
+        install_schema(admin)
 
         assert granted[0].proacl is not None
         assert granted == build.run(
@@ -97,14 +123,18 @@ def test_grants_on_functions_survive_their_replacement(
 
 
 def test_where_all_is_there_migrate_only_reads_and_waits_for_nobody(
-    engine: sa.Engine, build: CrmBuilder, pipeline_url: str
+    admin: sa.Engine, build: CrmBuilder, pipeline_url: str
 ) -> None:
     before = dump(pipeline_url)
     with (
         role(build, "USAGE ON SCHEMA leora_pipeline") as reader,
-        transaction(engine) as somebody,
+        transaction(admin) as somebody,
     ):
         build.run(f"GRANT SELECT ON leora_pipeline.alembic_version TO {reader.url.username}")
+        build.run(
+            "GRANT EXECUTE ON FUNCTION leora_pipeline.functions_fingerprint "
+            f"TO {reader.url.username}"
+        )
         build.run(f"ALTER ROLE {reader.url.username} SET default_transaction_read_only = on")
         build.run(f"ALTER ROLE {reader.url.username} SET lock_timeout = '100ms'")
         # What an order, a customer, a run and another migration hold meanwhile.
@@ -118,34 +148,39 @@ def test_where_all_is_there_migrate_only_reads_and_waits_for_nobody(
         assert is_installed(reader)
         install_schema(reader)
 
+        build.run(
+            "REVOKE EXECUTE ON FUNCTION leora_pipeline.functions_fingerprint "
+            f"FROM {reader.url.username}"
+        )
     assert dump(pipeline_url) == before
 
 
 def test_a_missing_trigger_alone_is_set_again(
-    engine: sa.Engine, build: CrmBuilder, pipeline_url: str
+    admin: sa.Engine, build: CrmBuilder, pipeline_url: str
 ) -> None:
     before = dump(pipeline_url)
     build.run('DROP TRIGGER leora_pipeline_update ON "Order"')
     build.run('ALTER TABLE "Customer" DISABLE TRIGGER leora_pipeline_insert')
-    assert not is_installed(engine)
-    assert is_installed(engine, triggers=False)
+    assert not is_installed(admin)
+    assert is_installed(admin, triggers=False)
 
-    install_schema(engine)
+    install_schema(admin)
 
     assert dump(pipeline_url) == before
 
 
 def test_a_schema_from_before_the_first_release_is_refused_with_the_way_out(
-    engine: sa.Engine, build: CrmBuilder, crm_url: str, pipeline_url: str
+    admin: sa.Engine, build: CrmBuilder, crm_url: str, pipeline_url: str
 ) -> None:
     customer = build.customer(build.tenant(), orders=(ago(days=1),))
-    update_account_types(engine=engine)
+    update_account_types(engine=admin)
     # Its revisions were numbered like those of now; it could not name its functions.
     build.run("DROP FUNCTION leora_pipeline.functions_fingerprint")
     build.run("CREATE TABLE leora_pipeline.set_aside_customer (customer_id uuid)")
+    build.run("ALTER TABLE leora_pipeline.set_aside_customer OWNER TO leora_owner")
     before = dump(pipeline_url)
 
-    for refused in (lambda: require_fit_database(engine), lambda: install_schema(engine)):
+    for refused in (lambda: require_fit_database(admin), lambda: install_schema(admin)):
         with pytest.raises(UnfitDatabaseError) as refusal:
             refused()
         text = str(refusal.value)
@@ -155,9 +190,9 @@ def test_a_schema_from_before_the_first_release_is_refused_with_the_way_out(
         assert dump(pipeline_url) == before
 
     build.run(copy)
-    migrations.remove_schema(engine)
+    migrations.remove_schema(admin)
     assert len(build.run("SELECT FROM public.leora_transitions")) == 1
     build.run("DROP TABLE public.leora_transitions")
     assert dump(pipeline_url) == dump(crm_url)
-    install_schema(engine)
+    install_schema(admin)
     assert build.type_of(customer) == "ACTIVE"

@@ -306,7 +306,7 @@ def test_a_refresh_takes_over_the_reclassifications_of_the_policy_that_it_derive
             refresh_customers(connection, WRITER, tenant, customers)
 
     with ThreadPoolExecutor(1) as background:
-        with transaction(engine) as somebody:
+        with transaction(build.engine) as somebody:
             somebody.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
             refreshing = background.submit(refresh_all)
             wait_for_row(
@@ -354,7 +354,7 @@ def test_an_order_that_a_run_takes_while_the_policy_commits_is_not_overlooked(
 def test_a_customer_whom_a_transaction_of_the_crm_holds_is_moved_by_the_run_after(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID, customers: list[UUID]
 ) -> None:
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         crm.execute(sa.text('UPDATE "Customer" SET name = name'))
         crm.execute(sa.text('UPDATE "Order" SET total = 1'))
         change(engine, active_within=30, target_within=60)

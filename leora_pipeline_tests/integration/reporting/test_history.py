@@ -164,7 +164,7 @@ def test_a_customer_whose_row_was_locked_is_still_unsynced(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant, "PROSPECT", orders=(ago(days=1),))
-    with transaction(engine) as somebody:
+    with transaction(build.engine) as somebody:
         somebody.execute(sa.text('SELECT FROM "Customer" FOR UPDATE'))
         update_account_types(engine=engine)
 

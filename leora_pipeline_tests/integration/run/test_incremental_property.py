@@ -57,9 +57,9 @@ class SetByHand:
 class World:
     """A CRM under change, and the policies of its tenants."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, admin: sa.Engine) -> None:
         self.engine = engine
-        self.build = CrmBuilder(engine)
+        self.build = CrmBuilder(admin)
         self.policies = dict.fromkeys(TENANTS, Policy())
         self.by_hand: list[SetByHand] = []
 
@@ -236,7 +236,7 @@ def pass_time(days: float) -> Step:
     """Lets time pass, by moving everything else back, unseen by the triggers."""
 
     def step(world: World) -> None:
-        with transaction(world.engine) as connection:
+        with transaction(world.build.engine) as connection:
             connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
             for table, columns in (
                 ('"Order"', ('"orderedAt"',)),
@@ -296,7 +296,7 @@ def call_hook_within(
                     {"id": picked, "ordered": stored(ago(days=days))},
                 )
 
-        with world.engine.connect() as connection:
+        with world.build.engine.connect() as connection:
             if cancel:
                 connection.execute(
                     sa.text('UPDATE "Order" SET status = \'CANCELLED\' WHERE "customerId" = :id'),
@@ -446,9 +446,9 @@ def take_all(world: World) -> None:
     batch_size=st.sampled_from([1, 2, 3, batch.LISTENER_BATCH]),
 )
 def test_after_any_history_all_is_as_the_oracle_says_once_everything_pending_is_taken(
-    engine: sa.Engine, history: list[Step], last: str, batch_size: int
+    engine: sa.Engine, admin: sa.Engine, history: list[Step], last: str, batch_size: int
 ) -> None:
-    world = World(engine)
+    world = World(engine, admin)
     world.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch, "LISTENER_BATCH", batch_size)

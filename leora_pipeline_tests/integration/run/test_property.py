@@ -434,12 +434,13 @@ def assert_results(
 @given(history=histories())
 def test_every_run_ends_as_the_oracle_says_and_a_second_one_changes_nothing(
     engine: sa.Engine,
+    admin: sa.Engine,
     monkeypatch: pytest.MonkeyPatch,
     history: list[tuple[datetime, bool, list[Change]]],
 ) -> None:
-    with transaction(engine) as connection:
+    with transaction(admin) as connection:
         connection.exec_driver_sql("ALTER TYPE \"AccountType\" ADD VALUE IF NOT EXISTS 'CLOSED'")
-    database = Database(engine)
+    database = Database(admin)
     database.clear()
     crm, written = Crm(), Crm()
     memories: dict[tuple[UUID, UUID], Memory] = {}

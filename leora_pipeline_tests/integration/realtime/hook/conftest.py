@@ -19,6 +19,7 @@ def _nothing_waits_for_ever(engine: sa.Engine, build: CrmBuilder) -> None:
     database = build.run("SELECT current_database() AS name")[0].name
     build.run(f"ALTER DATABASE {database} SET lock_timeout = '{DEADLINE}s'")
     engine.dispose()
+    build.engine.dispose()
 
 
 @pytest.fixture

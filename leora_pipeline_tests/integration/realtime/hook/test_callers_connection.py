@@ -29,7 +29,7 @@ def test_an_order_that_is_not_yet_committed_counts_on_the_callers_connection(
     update_account_types(engine=engine)
     ordered = ago(days=1)
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         insert_order(crm, tenant, customer, ordered)
         assert hook(customer, engine=engine) == HookResult(unchanged=1), "from elsewhere: unseen"
         assert hook(customer, connection=crm) == HookResult(updated=1)
@@ -47,7 +47,7 @@ def test_what_the_hook_did_is_rolled_back_with_the_callers_transaction(
     update_account_types(engine=engine)
     before = everything(build)
 
-    with engine.connect() as crm:
+    with build.engine.connect() as crm:
         insert_order(crm, tenant, customer, ago(days=1))
         assert hook(customer, connection=crm) == HookResult(updated=1)
         crm.rollback()
@@ -59,7 +59,7 @@ def test_what_the_hook_did_is_rolled_back_with_the_callers_transaction(
 def test_a_customer_without_a_state_is_deferred_on_the_callers_connection_and_taken_by_the_next_run(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         customer = uuid4()
         crm.execute(
             sa.text(
@@ -86,7 +86,7 @@ def test_a_hook_that_fails_does_nothing_to_the_callers_transaction(
     build.run("DROP FUNCTION leora_pipeline.after_order_create")
     ordered = ago(hours=1)
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         insert_order(crm, tenant, customer, ordered)
         result = hook(customer, connection=crm)
         crm.execute(sa.text("UPDATE \"Customer\" SET name = 'Renamed'"))
@@ -103,7 +103,7 @@ def test_a_transaction_that_has_failed_before_stays_the_callers_to_roll_back(
 ) -> None:
     (customer,) = ordered_again(build, tenant)
 
-    with engine.connect() as crm:
+    with build.engine.connect() as crm:
         with pytest.raises(sa.exc.DataError):
             crm.exec_driver_sql("SELECT 1 / 0")
         assert_left(hook(customer, connection=crm), "current transaction is aborted", reported)
@@ -117,9 +117,9 @@ def test_a_transaction_that_has_failed_before_stays_the_callers_to_roll_back(
 
 
 def test_a_connection_that_is_closed_is_logged(
-    engine: sa.Engine, reported: Callable[[], str]
+    build: CrmBuilder, reported: Callable[[], str]
 ) -> None:
-    with engine.connect() as crm:
+    with build.engine.connect() as crm:
         pass
 
     assert_left(hook(uuid4(), connection=crm), "closed", reported)

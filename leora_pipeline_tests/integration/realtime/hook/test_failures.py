@@ -150,7 +150,7 @@ def test_row_level_security_that_filters_the_functions_owner_changes_nothing(
     let_own(build, role)
     filter_orders(build)
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         crm.exec_driver_sql("SET LOCAL row_security = on")
         assert call(crm, customer) == {customer: "deferred"}
 
@@ -190,7 +190,7 @@ def test_tables_that_are_locked_are_not_waited_for(
 ) -> None:
     (customer,) = ordered_again(build, tenant)
 
-    with transaction(engine) as migration:
+    with transaction(build.engine) as migration:
         lock_our_tables(migration)
         result = background.submit(hook, customer, engine=engine).result(timeout=PATIENCE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
@@ -72,12 +73,17 @@ def test_a_role_that_may_use_the_crms_tables_alone_may_call_the_function(
     assert_at_rest(engine, build)
 
 
-def test_row_level_security_that_filters_the_caller_does_not_filter_the_function(
-    engine: sa.Engine, build: CrmBuilder, tenant: UUID, role: str
+def test_row_level_security_that_filters_the_callers_orders_does_not_filter_the_functions(
+    engine: sa.Engine,
+    build: CrmBuilder,
+    tenant: UUID,
+    role: str,
+    bypass_row_level_security: Callable[[str], None],
 ) -> None:
     (customer,) = ordered_again(build, tenant)
     grant_crm(build, role)
     filter_orders(build)
+    bypass_row_level_security("leora_owner")
 
     with connected_as(engine, role) as application, transaction(application) as crm:
         crm.exec_driver_sql("SET LOCAL row_security = on")
@@ -92,7 +98,7 @@ def test_what_the_function_did_is_rolled_back_to_the_callers_savepoint(
 ) -> None:
     first, second = ordered_again(build, tenant, 2)
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         assert call(crm, first) == {first: "updated"}
         savepoint = crm.begin_nested()
         assert call(crm, second) == {second: "updated"}
@@ -104,8 +110,8 @@ def test_what_the_function_did_is_rolled_back_to_the_callers_savepoint(
     assert_at_rest(engine, build)
 
 
-def test_nobody_and_null_are_no_customers(engine: sa.Engine) -> None:
-    with transaction(engine) as crm:
+def test_nobody_and_null_are_no_customers(build: CrmBuilder) -> None:
+    with transaction(build.engine) as crm:
         for ids in ("NULL", "'{}'", "'{NULL}'"):
             rows = crm.exec_driver_sql(
                 f"SELECT outcome FROM leora_pipeline.after_order_create({ids})"
@@ -120,7 +126,7 @@ def test_two_open_transactions_that_hook_the_same_customers_do_not_wait(
     customers = [build.customer(tenant, orders=(ago(days=200),)) for _ in range(2)]
     update_account_types(engine=engine)
 
-    with engine.connect() as one, engine.connect() as other:
+    with build.engine.connect() as one, build.engine.connect() as other:
         for crm in (one, other):
             for customer in customers:
                 insert_order(crm, tenant, customer, ago(days=1))
@@ -146,14 +152,14 @@ def test_customers_whom_somebody_holds_are_left_and_the_others_are_not(
         with transaction(engine) as pipeline:
             refresh_customers(pipeline, WRITER, tenant, [held])
 
-    with transaction(engine) as other:
+    with transaction(build.engine) as other:
         if holder in ("refresh", "listener"):
             refresh_customers(other, WRITER, tenant, [held])
         if holder in ("apply", "listener"):
             assert lock_customers(other, tenant, only=[held]) == [held]
         if holder == "crm":
             other.execute(sa.text('UPDATE "Customer" SET name = name WHERE id = :i'), {"i": held})
-        with transaction(engine) as crm:
+        with transaction(build.engine) as crm:
             assert call(crm, held, free) == {held: "deferred", free: "updated"}
         assert hook(held, free, engine=engine) == HookResult(unchanged=1, deferred=1)
 
@@ -193,7 +199,7 @@ def test_a_transaction_that_called_the_hook_and_stays_open_holds_up_nobody(
         else:
             run_all_steps(engine, resolve_run(engine, mode=others))  # type: ignore[arg-type]
 
-    with engine.connect() as crm:
+    with build.engine.connect() as crm:
         insert_order(crm, tenant, held, ago(days=1))
         assert call(crm, held) == {held: "updated"}
         # What others do to the customer meanwhile is not lost either.
@@ -216,7 +222,7 @@ def test_a_customer_whom_the_same_transaction_deletes_after_the_hook_leaves_noth
 ) -> None:
     gone, stays = ordered_again(build, tenant, 2)
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         assert call(crm, gone, stays) == {gone: "updated", stays: "updated"}
         crm.execute(sa.text('DELETE FROM "Customer" WHERE id = :id'), {"id": gone})
         assert call(crm, gone) == {gone: "unknown"}
@@ -231,7 +237,7 @@ def test_what_the_same_transaction_does_after_the_hook_is_the_next_runs(
 ) -> None:
     (customer,) = ordered_again(build, tenant)
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         assert call(crm, customer) == {customer: "updated"}
         crm.exec_driver_sql("UPDATE \"Order\" SET status = 'CANCELLED'")
 
@@ -249,7 +255,7 @@ def test_a_type_that_the_crm_sets_after_the_hook_in_the_same_transaction_is_capt
     if fails:
         refuse_rows(build, '"Customer"', "id", customer)
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         assert call(crm, customer) == {customer: "deferred" if fails else "updated"}
         if fails:
             crm.exec_driver_sql("DROP FUNCTION refuse_rows CASCADE")
@@ -268,7 +274,7 @@ def test_what_the_hook_writes_is_not_captured_as_the_crms(
     (customer,) = ordered_again(build, tenant)
     build.run("DELETE FROM leora_pipeline.pending_customer")
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         assert call(crm, customer) == {customer: "updated"}
 
     assert build.pending() == set()
@@ -282,11 +288,11 @@ def test_an_order_comes_through_with_a_warning_while_our_tables_are_locked(
     ordered = ago(days=1)
     warnings: list[str] = []
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         session = crm.connection.driver_connection
         assert isinstance(session, psycopg.Connection)
         session.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
-        with transaction(engine) as migration:
+        with transaction(build.engine) as migration:
             lock_our_tables(migration)
             insert_order(crm, tenant, customer, ordered)
             outcomes = background.submit(call, crm, customer).result(timeout=PATIENCE)
@@ -308,7 +314,7 @@ def test_a_transaction_that_sees_no_later_commits_leaves_the_customers(
     (customer,) = ordered_again(build, tenant)
     nobody = uuid4()
 
-    with engine.connect().execution_options(isolation_level=level) as crm, crm.begin():
+    with build.engine.connect().execution_options(isolation_level=level) as crm, crm.begin():
         insert_order(crm, tenant, customer, ago(hours=1))
         if through == "sql":
             assert call(crm, customer, nobody) == {customer: "deferred", nobody: "unknown"}
@@ -325,7 +331,7 @@ def test_a_transaction_that_sees_no_later_commits_leaves_the_customers(
 def test_a_crm_in_another_schema_is_found_by_whoever_calls(build: CrmBuilder) -> None:
     url = build.engine.url.render_as_string(hide_password=False)
     remove_schema(build.engine)
-    build.run('DROP TABLE "Order", "Customer", "Tenant"')
+    build.run('DROP TABLE "Order", "Customer", "SalesRep", "User", "Tenant"')
     build.run('DROP TYPE "AccountType", "OrderStatus"')
     build.run('CREATE SCHEMA "Vino & Co"')
     elsewhere = create_engine(f"{url}&schema=Vino%20%26%20Co")
@@ -376,7 +382,7 @@ def test_the_callers_own_settings_are_as_they_were(
     (customer,) = ordered_again(build, tenant)
     settings = "SELECT name, setting FROM pg_settings ORDER BY name"
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         crm.exec_driver_sql("SET LOCAL timezone = 'Asia/Tokyo'; SET LOCAL datestyle = 'German'")
         before = crm.exec_driver_sql(settings).all()
         assert call(crm, customer) == {customer: "updated"}
@@ -386,10 +392,10 @@ def test_the_callers_own_settings_are_as_they_were(
     assert build.read(customer)[:2] == ("ACTIVE", ordered)
 
 
-def test_the_function_goes_with_the_schema(engine: sa.Engine, build: CrmBuilder) -> None:
+def test_the_function_goes_with_the_schema(build: CrmBuilder) -> None:
     found = "SELECT proname FROM pg_proc WHERE proname = 'after_order_create'"
     assert build.run(found) == [("after_order_create",)]
 
-    remove_schema(engine)
+    remove_schema(build.engine)
 
     assert build.run(found) == []

@@ -145,7 +145,7 @@ def test_what_another_listener_has_claimed_belongs_to_the_queue(
     change_policy(engine, of_policy, {"gate_customers": small_batches}, changed_by="test")
     lose_orders(build, customers[: 2 * small_batches - 1])
 
-    with transaction(engine) as other:
+    with transaction(build.engine) as other:
         claimed = other.execute(
             statements("leora_pipeline.core.realtime.batch").claim_pending,
             {"tenant_id": tenant, "after": 0, "batch": small_batches},

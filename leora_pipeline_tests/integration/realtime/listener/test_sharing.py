@@ -75,7 +75,7 @@ def test_what_another_listener_has_claimed_is_left_to_it(
         "SELECT customer_id FROM leora_pipeline.pending_customer ORDER BY pending_id LIMIT "
         f"{small_batches} FOR UPDATE"
     )
-    with transaction(engine) as other:
+    with transaction(build.engine) as other:
         claimed = {row.customer_id for row in other.execute(sa.text(claim))}
         assert claimed == set(customers[:small_batches])
 
@@ -106,7 +106,7 @@ def test_customers_whom_somebody_holds_are_left_and_done_after_the_others(
     )
     update_account_types(engine=engine)
     with listening(engine):
-        with transaction(engine) as crm:
+        with transaction(build.engine) as crm:
             crm.execute(sa.text(HOLDING[what]), {"ids": held})
             # More of them than a batch takes stand at the head of the queue.
             for customer in held + free:
@@ -129,9 +129,9 @@ def test_a_change_that_commits_late_behind_rows_that_were_left_is_not_lost(
     late = add_customers(build, tenant, 1, ordered=ago(days=400))[0]
     update_account_types(engine=engine)
     with listening(engine):
-        with transaction(engine) as crm:
+        with transaction(build.engine) as crm:
             insert_order(crm, tenant, late, ago(days=1))
-            with transaction(engine) as other:
+            with transaction(build.engine) as other:
                 other.execute(sa.text(HOLDING["state"]), {"ids": held})
                 for customer in held:
                     build.order(tenant, customer, ago(days=1))

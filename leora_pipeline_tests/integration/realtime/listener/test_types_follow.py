@@ -101,7 +101,7 @@ def test_a_customer_who_moves_to_another_tenant_is_classified_there(
     customer = build.customer(tenant, orders=(ago(days=2),))
     with listening(engine):
         eventually(lambda: at_rest(engine, build))
-        with transaction(engine) as crm:
+        with transaction(build.engine) as crm:
             crm.execute(sa.text('UPDATE "Order" SET "tenantId" = :t'), {"t": other})
             crm.execute(
                 sa.text(
@@ -204,7 +204,7 @@ def test_a_change_that_is_rolled_back_changes_nothing(
     customer, other = build.customer(tenant), build.customer(tenant)
     with listening(engine):
         eventually(lambda: at_rest(engine, build))
-        with engine.connect() as crm:
+        with build.engine.connect() as crm:
             insert_order(crm, tenant, customer, ago(days=1))
             crm.rollback()
         build.order(tenant, other, ago(days=1))

@@ -37,7 +37,7 @@ def test_a_customer_whom_somebody_held_is_taken_by_the_next_run(
     full(engine)
     build.order(tenant, customer, ago(days=1))
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         crm.execute(sa.text('UPDATE "Customer" SET name = name'))
         incremental(engine)
         assert build.type_of(customer) == "PROSPECT"
@@ -52,7 +52,7 @@ def test_a_customer_who_is_deleted_before_being_synced_keeps_no_run_going(
     engine: sa.Engine, build: CrmBuilder, tenant: UUID
 ) -> None:
     customer = build.customer(tenant)
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         crm.execute(sa.text('UPDATE "Customer" SET name = name'))
         incremental(engine)
     assert waiting(engine) == [tenant], "it is still unsynced"
@@ -136,7 +136,7 @@ def test_an_order_that_commits_late_is_the_next_runs(
     customer = build.customer(tenant, orders=(ago(days=200),))
     full(engine)
 
-    with transaction(engine) as late:
+    with transaction(build.engine) as late:
         insert_order(late, tenant, customer, ago(days=2))
         # Others are captured and done after it, and before it commits.
         build.order(tenant, customer, ago(days=150))
@@ -188,7 +188,7 @@ def test_what_a_refresh_did_not_see_pending_stays_pending(
             refresh_customers(connection, WRITER, tenant, [customer])
 
     with ThreadPoolExecutor(1) as background:
-        with transaction(engine) as somebody:
+        with transaction(build.engine) as somebody:
             somebody.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
             refreshing = background.submit(refresh)
             while not build.run(

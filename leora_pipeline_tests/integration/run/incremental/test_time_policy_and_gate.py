@@ -198,7 +198,7 @@ def test_an_upward_move_of_a_held_tenant_that_somebody_held_up_is_taken_by_the_n
     lose_all_orders(engine, build, tenant)
     incremental(engine)
     build.order(tenant, climber, ago(days=1))
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         crm.execute(sa.text('UPDATE "Customer" SET name = name'))
         incremental(engine)
     assert is_held(build, tenant)

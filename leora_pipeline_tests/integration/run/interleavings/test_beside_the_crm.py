@@ -38,7 +38,7 @@ def test_a_run_does_not_wait_for_a_customer_that_the_crm_holds(
     tenant = build.tenant()
     held, free = (build.customer(tenant, orders=(ago(days=1),)) for _ in range(2))
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         crm.execute(sa.text('UPDATE "Customer" SET name = name WHERE id = :id'), {"id": held})
         update_account_types(engine=engine)
         assert (build.type_of(held), build.type_of(free)) == (None, "ACTIVE")
@@ -64,7 +64,7 @@ def test_what_the_crm_sets_while_it_holds_a_customer_is_what_the_next_run_finds(
     tenant = build.tenant()
     customer = build.customer(tenant, "PROSPECT", orders=(ago(days=1),))
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         crm.execute(
             sa.text('UPDATE "Customer" SET "accountType" = CAST(:type AS "AccountType")'),
             {"type": by_hand},
@@ -82,7 +82,7 @@ def test_an_order_in_the_making_holds_up_no_run(engine: sa.Engine, build: CrmBui
     customer = build.customer(tenant, orders=(ago(days=200),))
     ordered = ago(days=1)
 
-    with transaction(engine) as crm:
+    with transaction(build.engine) as crm:
         insert_order(crm, tenant, customer, ordered)
         update_account_types(engine=engine)
         assert build.type_of(customer) == "TARGET", "reported despite the foreign key's lock"
@@ -100,7 +100,7 @@ def test_a_run_holds_up_no_order(engine: sa.Engine, build: CrmBuilder) -> None:
     with transaction(engine) as pipeline:
         locked = lock_customers(pipeline, tenant)
         assert apply_customers(pipeline, run.writer, tenant, locked).moved == 1
-        with transaction(engine) as crm:
+        with transaction(build.engine) as crm:
             crm.exec_driver_sql("SET LOCAL lock_timeout = '2s'")
             insert_order(crm, tenant, customer, ago(days=1))
 
@@ -122,7 +122,7 @@ def test_a_migration_of_the_crm_in_the_middle_of_a_run_does_not_hang_both(
     migrations: list[Future[None]] = []
 
     def alter() -> None:
-        with transaction(engine) as crm:
+        with transaction(build.engine) as crm:
             crm.exec_driver_sql("SET LOCAL statement_timeout = 0")
             crm.exec_driver_sql('ALTER TABLE "Order" ADD COLUMN "note" text')
 

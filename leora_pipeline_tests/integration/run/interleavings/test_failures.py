@@ -28,6 +28,7 @@ from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline.core.run.update import run_all_steps
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 from leora_pipeline_tests.interleaving import add_customers, failed_run, make_batches
+from leora_pipeline_tests.roles import grant_runtime
 from leora_pipeline_tests.scenes import (
     WRITER,
     everything,
@@ -147,12 +148,7 @@ def filtered(engine: sa.Engine, build: CrmBuilder) -> Iterator[sa.Engine]:
     """Connects as a role that row level security would filter, once it is switched on."""
     build.run("DROP ROLE IF EXISTS leora_filtered")
     build.run("CREATE ROLE leora_filtered LOGIN")
-    for grant in (
-        "USAGE ON SCHEMA leora_pipeline TO",
-        "ALL ON ALL TABLES IN SCHEMA leora_pipeline TO",
-        "ALL ON ALL TABLES IN SCHEMA public TO",
-    ):
-        build.run(f"GRANT {grant} leora_filtered")
+    grant_runtime(build, "leora_filtered")
     url = engine.url.set(username="leora_filtered").render_as_string(hide_password=False)
     created = create_engine(url)
     yield created

@@ -70,7 +70,7 @@ def test_whom_a_full_run_passes_over_is_enqueued_for_the_next_round(
         build.order(tenant, one, ago(days=1))
     build.run("DELETE FROM leora_pipeline.pending_customer")  # As if there were no triggers.
 
-    with transaction(engine) as somebody:
+    with transaction(build.engine) as somebody:
         somebody.execute(
             sa.text("SELECT FROM leora_pipeline.customer_state WHERE customer_id = :id FOR UPDATE"),
             {"id": customer},
@@ -131,7 +131,7 @@ def test_a_refresh_never_overwrites_a_state_that_it_could_not_lock(
             return refreshed(connection, here, customer)
 
     with transaction(engine) as second:
-        with transaction(engine) as somebody:
+        with transaction(build.engine) as somebody:
             somebody.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
             first = background.submit(refresh_first)
             wait_for_row(build, WAITS_FOR_LOCK, first)
