@@ -59,19 +59,28 @@ class RunScope(dg.ConfigurableResource):  # type: ignore[type-arg]
     allow_mass_change: list[str] = Field(
         default=[],
         description="Slugs of held tenants whose orders are meant to be gone: "
-        "their hold is released and their demotions are written.",
+        "their hold is released and their demotions are written. Takes a reason.",
+    )
+    reason: str = Field(
+        default="",
+        description="Why these orders are meant to be gone; recorded on the hold, with the time "
+        "and who launched the run.",
     )
 
     def resolve_run(
-        self, engine: sa.Engine, *, run_id: str, mode: Mode, allow_future: bool = False
+        self, engine: sa.Engine, launched: dg.DagsterRun, *, mode: Mode, allow_future: bool = False
     ) -> Run:
         """Resolves the scope into a run of the core's."""
+        # Who launched it, where a tag says so: Dagster+ sets one, the open-source web server none.
+        user = launched.tags.get("user")
         return resolve_run(
             engine,
             tenant_slugs=self.tenants,
             as_of=parse_instant(self.as_of) if self.as_of else None,
             allow_mass_change=self.allow_mass_change,
-            run_id=run_id,
+            reason=self.reason,
+            allowed_by=user or f"Dagster run {launched.run_id}",
+            run_id=launched.run_id,
             mode=mode,
             allow_future=allow_future,
             write_dates=Settings.from_environment().write_last_order_date,
