@@ -18,12 +18,11 @@ from leora_pipeline.core.settings import Settings
 
 
 class CrmDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The CRM's database, as ``LEORA_DATABASE_URL`` names it."""
+    """The CRM's database, as ``LEORA_DATABASE_URL`` names it.
 
-    url: str = Field(
-        default="",
-        description="A database URL for tests; empty: the one that LEORA_DATABASE_URL names.",
-    )
+    It has no field: each one would be an input of every run, and whoever reaches the web server
+    could have a run connect to a database of their choice.
+    """
 
     @contextmanager
     def connect(self) -> Iterator[sa.Engine]:
@@ -33,7 +32,7 @@ class CrmDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             dagster.Failure: For every error that a user is meant to see, on one line.
         """
         with as_failure():
-            url = self.url or Settings.from_environment().database_url
+            url = Settings.from_environment().database_url
             if url is None:
                 raise WrongUsageError(
                     "LEORA_DATABASE_URL is not set; set it to the CRM's database, "
@@ -45,6 +44,22 @@ class CrmDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
                 yield engine
             finally:
                 engine.dispose()
+
+
+class NothingHandedOn(dg.ConfigurableIOManager):
+    """Refuses what a step would hand on: steps leave everything in the database.
+
+    It stands in the place of Dagster's own, which would have run configuration name the folder that
+    it writes to.
+    """
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Refuses; an asset that returns nothing is to say so (``-> None``)."""
+        raise NotImplementedError(f"{context.step_key} is to leave its result in the database")
+
+    def load_input(self, context: dg.InputContext) -> object:
+        """Refuses; a step is to read what it needs from the database."""
+        raise NotImplementedError(f"{context.name} is to be read from the database")
 
 
 class RunScope(dg.ConfigurableResource):  # type: ignore[type-arg]
