@@ -17,7 +17,7 @@ from leora_pipeline.orchestration.catalog import CRM_ASSETS
 from leora_pipeline.orchestration.checks import ASSET_CHECKS
 from leora_pipeline.orchestration.jobs import JOBS, schedules
 from leora_pipeline.orchestration.maintenance import clean_up
-from leora_pipeline.orchestration.resources import CrmDatabase, RunScope
+from leora_pipeline.orchestration.resources import CrmDatabase, NothingHandedOn, RunScope
 from leora_pipeline.orchestration.sensors import SENSORS
 
 
@@ -35,6 +35,7 @@ def build_defs(resource_overrides: Mapping[str, object] | None = None) -> dg.Def
         sensors=[*SENSORS, alerts],
         resources={
             "crm": CrmDatabase(),
+            "io_manager": NothingHandedOn(),
             "scope": RunScope.configure_at_launch(),
             **(resource_overrides or {}),
         },

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import getpass
-import os
 import shlex
-import socket
 import sys
 from collections.abc import Callable, Mapping
 
@@ -19,6 +16,7 @@ from leora_pipeline.cli.output import echo, print_json, print_table, working
 from leora_pipeline.core.crm.tenants import find_tenants
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.errors import WrongUsageError
+from leora_pipeline.core.os_user import os_user
 from leora_pipeline.core.policies.change import (
     PolicyChange,
     TenantPolicy,
@@ -99,7 +97,7 @@ def _change(
             [tenant] = find_tenants(connection, [tenant_slug])
             values = read_values(connection)
         with working("counting the customers that would move"):
-            change = change_policy(engine, tenant, values, changed_by=_user(), dry_run=True)
+            change = change_policy(engine, tenant, values, changed_by=os_user(), dry_run=True)
         if change.after:
             if not as_json:
                 _print_change(tenant_slug, change)
@@ -113,22 +111,13 @@ def _change(
                 if not click.confirm(f"Change the policy of {visible(tenant_slug)}?", err=True):
                     echo("Nothing was written.")
                     raise SystemExit(1)
-            change = change_policy(engine, tenant, values, changed_by=_user())
+            change = change_policy(engine, tenant, values, changed_by=os_user())
     if as_json:
         print_json({"tenant_slug": tenant_slug, **_change_as_json(change)})
     elif not change.after:
         echo(f"The policy of {tenant_slug} is that already; nothing was written.")
     else:
         echo(_outlook(tenant_slug, change))
-
-
-def _user() -> str:
-    """Returns who runs the command, and where."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # A container's user may have no name.
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
 
 
 def _outlook(tenant_slug: str, change: PolicyChange) -> str:

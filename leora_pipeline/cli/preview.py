@@ -13,7 +13,7 @@ from leora_pipeline.cli.options import as_of_option, json_option, tenant_option
 from leora_pipeline.cli.output import echo, percent, print_json, print_table, working
 from leora_pipeline.core.account_types import TYPES, UNCLASSIFIED
 from leora_pipeline.core.crm.tenants import find_tenants
-from leora_pipeline.core.customers.gate import describe_order_loss
+from leora_pipeline.core.customers.gate import describe_mass_change, describe_order_loss
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.reporting.preview import Preview, TenantPreview, preview
 
@@ -122,7 +122,7 @@ def _advice(tenant: TenantPreview, as_of: datetime | None) -> list[str]:
         lines = [
             f"An update would hold this tenant: {describe_order_loss()}. "
             "Look for missing orders first.",
-            f"If they are meant to be gone: `leora update {scope} --allow-mass-change`.",
+            f"If they are meant to be gone, say why: {describe_mass_change(scope)}.",
         ]
     if tenant.incorrect > len(tenant.misclassified):
         lines.append(f"`leora preview {scope} --limit {tenant.incorrect}` names all of them.")

@@ -73,7 +73,7 @@ def _step(
     if mode == "full" and context.run.tags.get(MODE_TAG) == INCREMENTAL:
         mode = "incremental"
     with crm.connect() as engine, as_failure():
-        run = scope.resolve_run(engine, run_id=context.run.run_id, mode=mode)
+        run = scope.resolve_run(engine, context.run, mode=mode)
         yield engine, run
         is_last = context.asset_key == steps[-1]
         if is_last and context.asset_key != catalog.ACCOUNT_TYPE_DISTRIBUTION:
@@ -145,9 +145,7 @@ def account_type_changes(
     """Plans what to write, and holds tenants whose orders seem to be missing."""
     if context.run.tags.get(MODE_TAG) == PREVIEW:
         with crm.connect() as engine, as_failure():
-            run = scope.resolve_run(
-                engine, run_id=context.run.run_id, mode="partial", allow_future=True
-            )
+            run = scope.resolve_run(engine, context.run, mode="partial", allow_future=True)
             return _described_changes(engine, plan_preview(engine, run))
     with _step(context, crm, scope) as (engine, run):
         return _described_changes(engine, plan(engine, run))
@@ -234,7 +232,7 @@ def target_alerts(
 ) -> dg.MaterializeResult[Any]:
     """Takes each transition to TARGET once, and lists the customers that still are."""
     with crm.connect() as engine, as_failure():
-        run = scope.resolve_run(engine, run_id=context.run.run_id, mode="partial")
+        run = scope.resolve_run(engine, context.run, mode="partial")
         processed = sum(write_digests(engine, run.tenants).values())
         rows = summarize(engine, "digests")
         return dg.MaterializeResult(

@@ -19,12 +19,11 @@ from leora_pipeline.core.text import visible
 
 
 class CrmDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The CRM's database, as ``LEORA_DATABASE_URL`` names it."""
+    """The CRM's database, as ``LEORA_DATABASE_URL`` names it.
 
-    url: str = Field(
-        default="",
-        description="A database URL for tests; empty: the one that LEORA_DATABASE_URL names.",
-    )
+    It has no field: each one would be an input of every run, and whoever reaches the web server
+    could have a run connect to a database of their choice.
+    """
 
     @contextmanager
     def connect(self) -> Iterator[sa.Engine]:
@@ -34,7 +33,7 @@ class CrmDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
             dagster.Failure: For every error that a user is meant to see, on one line.
         """
         with as_failure():
-            url = self.url or Settings.from_environment().database_url
+            url = Settings.from_environment().database_url
             if url is None:
                 raise WrongUsageError(
                     "LEORA_DATABASE_URL is not set; set it to the CRM's database, "
@@ -46,6 +45,22 @@ class CrmDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
                 yield engine
             finally:
                 engine.dispose()
+
+
+class NothingHandedOn(dg.ConfigurableIOManager):
+    """Refuses what a step would hand on: steps leave everything in the database.
+
+    It stands in the place of Dagster's own, which would have run configuration name the folder that
+    it writes to.
+    """
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Refuses; an asset that returns nothing is to say so (``-> None``)."""
+        raise NotImplementedError(f"{context.step_key} is to leave its result in the database")
+
+    def load_input(self, context: dg.InputContext) -> object:
+        """Refuses; a step is to read what it needs from the database."""
+        raise NotImplementedError(f"{context.name} is to be read from the database")
 
 
 class RunScope(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -60,19 +75,28 @@ class RunScope(dg.ConfigurableResource):  # type: ignore[type-arg]
     allow_mass_change: list[str] = Field(
         default=[],
         description="Slugs of held tenants whose orders are meant to be gone: "
-        "their hold is released and their demotions are written.",
+        "their hold is released and their demotions are written. Takes a reason.",
+    )
+    reason: str = Field(
+        default="",
+        description="Why these orders are meant to be gone; recorded on the hold, with the time "
+        "and who launched the run.",
     )
 
     def resolve_run(
-        self, engine: sa.Engine, *, run_id: str, mode: Mode, allow_future: bool = False
+        self, engine: sa.Engine, launched: dg.DagsterRun, *, mode: Mode, allow_future: bool = False
     ) -> Run:
         """Resolves the scope into a run of the core's."""
+        # Who launched it, where a tag says so: Dagster+ sets one, the open-source web server none.
+        user = launched.tags.get("user")
         return resolve_run(
             engine,
             tenant_slugs=self.tenants,
             as_of=parse_instant(self.as_of) if self.as_of else None,
             allow_mass_change=self.allow_mass_change,
-            run_id=run_id,
+            reason=self.reason,
+            allowed_by=user or f"Dagster run {launched.run_id}",
+            run_id=launched.run_id,
             mode=mode,
             allow_future=allow_future,
             write_dates=Settings.from_environment().write_last_order_date,

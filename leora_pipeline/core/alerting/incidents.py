@@ -16,6 +16,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from leora_pipeline.core.alerting.outbox import shown_time, write_message
+from leora_pipeline.core.customers.gate import describe_released
 from leora_pipeline.core.database.connection import lock, now, transaction
 from leora_pipeline.core.database.statements import statements
 from leora_pipeline.core.reporting.problems import KINDS, Problem, find_problems, title_of
@@ -25,11 +26,6 @@ from leora_pipeline.core.text import visible
 SQL = statements(__name__)
 
 REMIND_AFTER_HOURS = 24
-
-_RELEASED_BY = {
-    "full run": "A full run found the orders back and released the hold.",
-    "allow_mass_change": "The hold was released by hand, with allow_mass_change.",
-}
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,7 @@ def _resolve(connection: sa.Connection, incident: sa.Row[Any], instant: datetime
         released_by = connection.execute(
             SQL.last_release, {"tenant_id": incident.tenant_id}
         ).scalar_one_or_none()
-        how = "\n" + _RELEASED_BY.get(released_by or "", "")
+        how = f"\n{describe_released(released_by)}" if released_by else ""
     write_message(
         connection,
         "resolved",

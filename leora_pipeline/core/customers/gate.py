@@ -24,6 +24,9 @@ SQL = statements(__name__)
 
 logger = logging.getLogger(__name__)
 
+FULL_RUN = "full run"
+"""What has released a hold that nobody released by hand; people are recorded with their reason."""
+
 
 @dataclass(frozen=True)
 class GateMeasurement:
@@ -78,10 +81,28 @@ def describe_order_loss(customers: int | None = None, classified: int | None = N
 
 def describe_release(tenant_slug: str) -> str:
     """Says how a hold ends."""
-    return (
-        "restore them, or run "
-        f"`leora update --tenant-slug {shlex.quote(tenant_slug)} --allow-mass-change`"
-    )
+    allow = describe_mass_change(f"--tenant-slug {shlex.quote(tenant_slug)}")
+    return f"restore them, or say why they are meant to be gone: {allow}"
+
+
+def describe_mass_change(scope: str) -> str:
+    """Returns the command that ends a hold; a person has to put the reason in.
+
+    Args:
+        scope: The options that say what is updated.
+    """
+    return f"`leora update {scope} --allow-mass-change --reason '…'`"
+
+
+def describe_released(released_by: str) -> str:
+    """Says how a hold has ended.
+
+    Args:
+        released_by: As it is recorded on the hold.
+    """
+    if released_by == FULL_RUN:
+        return "A full run found the orders back and released the hold."
+    return f"The hold was released by hand, by {released_by}"
 
 
 def evaluate_gate(
@@ -101,9 +122,9 @@ def evaluate_gate(
     # Two writers that each stay below the limit could exceed it together: one decides at a time.
     lock(connection, "gate", tenant_id)
     was_held = is_held(connection, tenant_id)
-    if tenant_id in writer.allow_mass_change:
-        if was_held:
-            _release(connection, tenant_id, "allow_mass_change")
+    allowed = tenant_id in writer.allow_mass_change
+    if allowed and was_held:
+        _release(connection, tenant_id, writer.released_by)
         return False
     unsynced: int = connection.execute(
         SQL.count_order_loss,
@@ -112,24 +133,26 @@ def evaluate_gate(
     measured = measure(connection, tenant_id, unsynced) if unsynced else None
     if measured is None or not measured.is_excess:
         if was_held and may_release:
-            _release(connection, tenant_id, "full run")
+            _release(connection, tenant_id, FULL_RUN)
             return False
         return was_held
+    hold = {
+        "tenant_id": tenant_id,
+        "run_id": writer.run_id,
+        "order_loss": measured.order_loss,
+        "classified": measured.classified,
+    }
+    if allowed:
+        # It would have been held: who let it pass, and why, is recorded all the same.
+        connection.execute(SQL.record_passage, {**hold, "released_by": writer.released_by})
+        return False
     if not was_held:
         logger.warning(
             "Tenant %s is held: %s",
             tenant_id,
             describe_order_loss(measured.order_loss, measured.classified),
         )
-        connection.execute(
-            SQL.hold,
-            {
-                "tenant_id": tenant_id,
-                "run_id": writer.run_id,
-                "order_loss": measured.order_loss,
-                "classified": measured.classified,
-            },
-        )
+        connection.execute(SQL.hold, hold)
     return True
 
 

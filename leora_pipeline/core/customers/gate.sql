@@ -51,6 +51,21 @@ INSERT INTO leora_pipeline.tenant_hold
   (tenant_id, held_at, run_id, order_loss_customers, classified_customers)
 VALUES (:tenant_id, clock_timestamp(), :run_id, :order_loss, :classified)
 
+-- name: record_passage
+-- Records a hold that is released as it begins, unless the run has released one already.
+INSERT INTO leora_pipeline.tenant_hold (
+  tenant_id, held_at, run_id, order_loss_customers, classified_customers, released_at, released_by
+)
+SELECT
+  :tenant_id, clock_timestamp(), :run_id, :order_loss, :classified, clock_timestamp(), :released_by
+WHERE NOT EXISTS (
+  SELECT
+  FROM leora_pipeline.tenant_hold AS h
+  JOIN leora_pipeline.tenant_run AS r ON r.tenant_id = h.tenant_id AND r.run_id = :run_id
+  WHERE h.tenant_id = :tenant_id
+    AND h.released_by = :released_by AND h.released_at >= r.started_at
+)
+
 -- name: release
 -- Ends the hold in force.
 UPDATE leora_pipeline.tenant_hold

@@ -23,6 +23,7 @@ class Writer:
             time after the locks are held.
         write_dates: Whether ``"lastOrderDate"`` is written too.
         allow_mass_change: Ids of the tenants whose hold it releases and passes.
+        released_by: Who allows that, and why, as it is recorded on the hold.
     """
 
     run_id: str
@@ -30,3 +31,4 @@ class Writer:
     as_of: datetime | None = None
     write_dates: bool = True
     allow_mass_change: frozenset[UUID] = frozenset()
+    released_by: str = ""

@@ -198,7 +198,7 @@ CHECKS: tuple[Check, ...] = (
         severity="error",
         description="No tenant is held by the gate. Of one that is, too many customers would be "
         "demoted because orders are gone: look for missing orders; if they are meant to be gone, "
-        "run with allow_mass_change.",
+        "run with allow_mass_change and the reason.",
         read=_read_holds,
         expectations=_is_zero("holds"),
         message=lambda row: (

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.customers.gate import describe_order_loss
+from leora_pipeline.core.customers.gate import describe_mass_change, describe_order_loss
 
 CAUSES = {
     "order": "the last order date moved forward",
@@ -84,7 +84,8 @@ def outlook(today: sa.Row[Any], tenant_slug: str) -> list[str]:
         [today.account_type] * today.type_differs
         + [f"the last order date {date}"] * today.date_differs
     )
-    update = f"leora update --tenant-slug {shlex.quote(tenant_slug)}"
+    scope = f"--tenant-slug {shlex.quote(tenant_slug)}"
+    update = f"leora update {scope}"
     if today.quarantine_error is not None:
         lines.append(
             "It is quarantined, as the CRM's database refuses to have it written "
@@ -95,7 +96,7 @@ def outlook(today: sa.Row[Any], tenant_slug: str) -> list[str]:
         lines.append(
             f"The gate has stopped it since {today.held_since:%Y-%m-%d %H:%M:%S} UTC: "
             f"{describe_order_loss()}. It lets {writes} be written once they are back, or once "
-            f"`{update} --allow-mass-change` says that they are meant to be gone."
+            f"{describe_mass_change(scope)} says why they are meant to be gone."
         )
     elif writes and today.is_incremental:
         lines.append(

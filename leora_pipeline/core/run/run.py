@@ -20,6 +20,8 @@ from leora_pipeline.core.crm.tenants import Tenant, find_tenants
 from leora_pipeline.core.customers.writer import Writer
 from leora_pipeline.core.database.connection import now, transaction
 from leora_pipeline.core.errors import WrongUsageError
+from leora_pipeline.core.os_user import os_user
+from leora_pipeline.core.text import visible
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +66,18 @@ class Run:
         return [tenant.tenant_id for tenant in self.tenants]
 
 
+def is_reason(text: str) -> bool:
+    """Returns whether a text says anything; the ``…`` of a command that was pasted does not."""
+    return any(character.isalnum() for character in text)
+
+
 def resolve_run(
     engine: sa.Engine,
     *,
     tenant_slugs: Sequence[str] = (),
     allow_mass_change: Sequence[str] = (),
+    reason: str = "",
+    allowed_by: str | None = None,
     as_of: datetime | None = None,
     run_id: str | None = None,
     mode: Mode = "full",
@@ -82,6 +91,8 @@ def resolve_run(
         engine: The CRM's database.
         tenant_slugs: The tenants to cover; empty for all.
         allow_mass_change: The slugs of the tenants whose mass demotion is meant.
+        reason: Why it is meant; recorded.
+        allowed_by: Who says so; recorded too. By default the operating system's user.
         as_of: Judge by this instant (aware) instead of the clock.
         run_id: The run's name; a new one by default.
         mode: See `Mode`.
@@ -90,11 +101,17 @@ def resolve_run(
         on_progress: Called as the steps advance.
 
     Raises:
-        WrongUsageError: A slug is unknown, or `as_of` lies in the future or has no time zone.
+        WrongUsageError: A slug is unknown, a mass change has no reason, or `as_of` lies in the
+            future or has no time zone.
     """
     with transaction(engine) as connection:
         tenants = find_tenants(connection, tenant_slugs)
         allowed = find_tenants(connection, allow_mass_change) if allow_mass_change else ()
+        if allowed and not is_reason(reason):
+            raise WrongUsageError(
+                "allow_mass_change needs a reason, which is recorded; "
+                "say in `reason` why the orders are meant to be gone"
+            )
         if as_of is not None and as_of.tzinfo is None:
             raise WrongUsageError(f"as_of {as_of} has no time zone; write it with one, such as +00")
         if as_of is not None and not allow_future and as_of > now(connection):
@@ -109,6 +126,7 @@ def resolve_run(
             as_of=as_of,
             write_dates=write_dates,
             allow_mass_change=frozenset(tenant.tenant_id for tenant in allowed),
+            released_by=visible(f"{allowed_by or os_user()}: {reason}") if allowed else "",
         ),
         tenants=tenants,
         mode=mode,

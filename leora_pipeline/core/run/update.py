@@ -37,6 +37,7 @@ def update_account_types(
     *,
     as_of: datetime | None = None,
     allow_mass_change: Sequence[str] = (),
+    reason: str = "",
     engine: sa.Engine | None = None,
 ) -> list[AccountTypeUpdateResult]:
     """Brings the account types of all customers, or of some tenants', up to date.
@@ -45,6 +46,8 @@ def update_account_types(
         tenant_slugs: The tenants, or one of them; empty for all.
         as_of: Judge by this instant of the past (aware) instead of the database's clock.
         allow_mass_change: Slugs of tenants whose hold is released and whose mass demotion is meant.
+        reason: Why it is meant. Required with `allow_mass_change`, and recorded with the operating
+            system's user and the time.
         engine: The CRM's database; by default the one that ``LEORA_DATABASE_URL`` names.
 
     Returns:
@@ -52,7 +55,8 @@ def update_account_types(
 
     Raises:
         TenantsFailedError: Some tenants failed; the others are done and published.
-        WrongUsageError: A slug is unknown, or `as_of` is no instant of the past.
+        WrongUsageError: A slug is unknown, a mass change has no reason, or `as_of` is no instant of
+            the past.
         UnfitDatabaseError: The database cannot be trusted with a run.
     """
     settings = Settings.from_environment()
@@ -63,6 +67,7 @@ def update_account_types(
         tenant_slugs=[tenant_slugs] if isinstance(tenant_slugs, str) else tenant_slugs,
         as_of=as_of,
         allow_mass_change=allow_mass_change,
+        reason=reason,
         write_dates=settings.write_last_order_date,
     )
     return run_all_steps(engine, run)

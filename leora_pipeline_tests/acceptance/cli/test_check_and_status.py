@@ -134,7 +134,7 @@ def test_status_is_1_while_a_tenant_is_held_or_its_last_run_failed(
     held = leora("status")
     assert held.code == 1
     assert re.search(r"❌ cellar: held, 30 of 30 customers", held.out)
-    assert leora("update", "--allow-mass-change").code == 0
+    assert leora("update", "--allow-mass-change", "--reason", "archived").code == 0
     assert leora("status").code == 0
 
     tenant = crm_of_user.tenant("broken")

@@ -136,7 +136,7 @@ def test_preview_warns_before_an_update_that_would_hold_the_tenant(
 
     assert outcome.code == 0
     assert "missing orders" in outcome.out
-    assert "--allow-mass-change" in outcome.out
+    assert "--allow-mass-change --reason '…'" in outcome.out
 
 
 def test_preview_writes_nothing_anywhere(misclassified: Crm, leora: Leora) -> None:

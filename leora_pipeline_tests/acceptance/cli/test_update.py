@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from leora_pipeline.core.os_user import os_user
 from leora_pipeline_tests.acceptance.commands import STARTING, as_process, hold, json_of
 from leora_pipeline_tests.acceptance.conftest import WELL_CRAFTED, Crm, Leora
 from leora_pipeline_tests.crm_builder import ago
@@ -15,6 +16,9 @@ pytestmark = [
     # Great Expectations 1.24 uses what pandas and marshmallow have deprecated.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:great_expectations"),
 ]
+
+
+ALLOW = ("--allow-mass-change", "--reason", "they are archived")
 
 
 def test_update_prints_the_lines_of_the_seeds_example(crm_of_user: Crm, runtime_url: str) -> None:
@@ -138,27 +142,50 @@ def test_a_held_tenant_exits_1_and_names_the_way_out_which_works(
     assert held.err == "" or held.error
     reported = [line for line in (held.out + held.err).splitlines() if "held" in line]
     assert len(reported) == 1
-    way_out = "leora update --tenant-slug cellar --allow-mass-change"
-    assert way_out in reported[0]
+    way_out = "leora update --tenant-slug cellar --allow-mass-change --reason"
+    assert f"`{way_out} '…'`" in reported[0]
     assert held_json.code == 1
     assert json_of(held_json)["results"][0]["held"] is True
     assert crm_of_user.counts("cellar") == {"ACTIVE": 30}
 
-    allowed = leora(*way_out.split()[1:], "--json")
+    allowed = leora(*way_out.split()[1:], "orders of the old shop\n were archived", "--json")
 
     assert allowed.code == 0
     assert json_of(allowed)["results"][0]["held"] is False
     assert json_of(allowed)["results"][0]["changed"]["PROSPECT"] == 30
     assert crm_of_user.counts("cellar") == {"PROSPECT": 30}
+    [(released_by,)] = crm_of_user.run("SELECT released_by FROM leora_pipeline.tenant_hold")
+    assert released_by == f"{os_user()}: orders of the old shop were archived"
+
+
+@pytest.mark.parametrize(
+    ("options", "way_out"),
+    [
+        (["--allow-mass-change"], "--reason TEXT"),
+        (["--allow-mass-change", "--reason", " "], "--reason TEXT"),
+        (["--allow-mass-change", "--reason", "…"], "--reason TEXT"),  # Pasted as it is shown.
+        (["--reason", "they are archived"], "--allow-mass-change"),
+    ],
+)
+def test_a_mass_change_and_its_reason_go_together(
+    crm_of_user: Crm, leora: Leora, options: list[str], way_out: str
+) -> None:
+    hold(crm_of_user, leora)
+
+    refused = leora("update", *options)
+
+    assert refused.code == 2
+    assert way_out in refused.error
+    assert crm_of_user.counts("cellar") == {"ACTIVE": 30}
 
 
 def test_allow_mass_change_without_a_tenant_means_all(crm_of_user: Crm, leora: Leora) -> None:
     hold(crm_of_user, leora, "one")
     hold(crm_of_user, leora, "two")
 
-    assert leora("update", "--tenant-slug", "one", "--allow-mass-change").code == 0
+    assert leora("update", "--tenant-slug", "one", *ALLOW).code == 0
     assert crm_of_user.counts("two") == {"ACTIVE": 30}
-    assert leora("update", "--allow-mass-change").code == 0
+    assert leora("update", *ALLOW).code == 0
 
     assert crm_of_user.counts("two") == {"PROSPECT": 30}
 

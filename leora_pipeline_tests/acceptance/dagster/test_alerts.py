@@ -105,10 +105,11 @@ def test_a_tenant_held_and_released_is_visible_step_by_step(
     assert "❌ cellar: held, 30 of 30 customers" in held.out
     assert any(line.startswith("cellar\ttenant_held") and "\topen\t" in line for line in held.lines)
 
-    assert leora("update", "--allow-mass-change").code == 0
+    assert leora("update", "--allow-mass-change", "--reason", "the old shop is archived").code == 0
     assert leora("alerts", "send").code == 0
     assert hook.titles[1:] == ["[Leora] cellar: held (resolved)"]
-    assert "released by hand" in hook.received[1]["message"]
+    assert "released by hand, by " in hook.received[1]["message"]
+    assert ": the old shop is archived" in hook.received[1]["message"]
     released = leora("status")
     assert released.code == 0
     (line,) = (line for line in released.lines if line.startswith("cellar\ttenant_held"))

@@ -174,6 +174,37 @@ def test_the_jobs_cover_what_their_names_say() -> None:
     assert defs.resolve_job_def("refresh_account_types").tags["leora/mode"] == "full"
 
 
+def test_what_a_run_connects_to_is_no_part_of_its_configuration() -> None:
+    """Whoever can launch a run can set every field of its configuration."""
+
+    def fields_of(schema: dg.Field) -> dict[str, dg.Field]:
+        return getattr(schema.config_type, "fields", {})
+
+    configurable = {
+        job.name: {
+            resource: set(fields_of(fields_of(field)["config"]))
+            for resource, field in fields_of(
+                job.run_config_schema.run_config_schema_type.fields["resources"]
+            ).items()
+        }
+        for job in defs.get_repository_def().get_all_jobs()
+    }
+
+    assert len(configurable) >= 6
+    scope = {"tenants", "as_of", "allow_mass_change", "reason"}
+    for name, by_resource in configurable.items():
+        assert {r: fields for r, fields in by_resource.items() if fields} == {"scope": scope}, name
+
+
+@pytest.mark.parametrize("resource", ["crm", "io_manager"])
+def test_a_run_that_would_connect_elsewhere_is_refused_before_it_starts(resource: str) -> None:
+    config = {"resources": {resource: {"config": {"url": "postgresql://elsewhere/crm"}}}}
+
+    for job in defs.get_repository_def().get_all_jobs():
+        with pytest.raises(dg.DagsterInvalidConfigError, match="url"):
+            dg.validate_run_config(job, config)
+
+
 @pytest.mark.parametrize(
     ("configured", "expected"),
     [(None, "America/New_York"), ("Europe/Berlin", "Europe/Berlin"), ("", "America/New_York")],

@@ -16,6 +16,7 @@ from leora_pipeline.definitions import defs
 from leora_pipeline.orchestration.alerts import TICK_SECONDS
 from leora_pipeline.orchestration.resources import CrmDatabase
 from leora_pipeline.sample import SampleTenant
+from leora_pipeline_tests.acceptance.commands import hold
 from leora_pipeline_tests.acceptance.conftest import Crm, Leora
 from leora_pipeline_tests.acceptance.dagster_runs import ASSETS, CHECKS, STEPS, metadata
 from leora_pipeline_tests.crm_builder import ago
@@ -61,6 +62,7 @@ def launch(
         job: str = "refresh_account_types",
         *,
         assets: tuple[str, ...] = (),
+        tags: dict[str, str] | None = None,
         **scope: object,
     ) -> dg.ExecuteInProcessResult:
         config: dict[str, Any] = {
@@ -72,7 +74,7 @@ def launch(
         if assets:
             selected["asset_selection"] = [dg.AssetKey(asset) for asset in assets]
         return defs.resolve_job_def(job).execute_in_process(
-            instance=instance, run_config=config, raise_on_error=False, **selected
+            instance=instance, run_config=config, tags=tags, raise_on_error=False, **selected
         )
 
     return launched
@@ -406,7 +408,7 @@ def test_a_held_tenant_leaves_the_run_a_success_and_its_check_says_so(
     assert "ACTIVE in the CRM, but by the rule PROSPECT" in story
     assert "The gate has stopped it since" in story
 
-    allowed = launch(allow_mass_change=["cellar"])
+    allowed = launch(allow_mass_change=["cellar"], reason="the old shop is archived")
 
     assert allowed.success, errors(allowed)
     (check,) = (
@@ -420,11 +422,32 @@ def test_a_held_tenant_leaves_the_run_a_success_and_its_check_says_so(
     assert "The gate" not in story
 
 
+@pytest.mark.parametrize("tags", [{}, {"user": "ann"}])
+def test_who_lets_a_mass_change_pass_is_recorded_with_the_reason(
+    crm_of_user: Crm, launch: Launch, leora: Leora, tags: dict[str, str]
+) -> None:
+    hold(crm_of_user, leora)
+
+    allowed = launch(
+        assets=("account_type_changes",),
+        tags=tags,
+        allow_mass_change=["cellar"],
+        reason="the old shop is archived",
+    )
+
+    assert allowed.success, errors(allowed)
+    [(released_by,)] = crm_of_user.run("SELECT released_by FROM leora_pipeline.tenant_hold")
+    who = tags.get("user", f"Dagster run {allowed.run_id}")
+    assert released_by == f"{who}: the old shop is archived"
+
+
 @pytest.mark.parametrize(
     ("job", "scope", "named"),
     [
         ("refresh_account_types", {"tenants": ["celar"]}, "celar"),
         ("refresh_account_types", {"allow_mass_change": ["nobody"]}, "nobody"),
+        ("refresh_account_types", {"allow_mass_change": ["cellar"]}, "`reason`"),
+        ("refresh_account_types", {"allow_mass_change": ["cellar"], "reason": " "}, "`reason`"),
         ("refresh_account_types", {"as_of": "yesterday"}, "yesterday"),
         ("refresh_account_types", {"as_of": "2999-01-01"}, "future"),
         ("preview_account_types", {"tenants": ["celar"]}, "celar"),

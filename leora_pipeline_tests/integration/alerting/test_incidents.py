@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from leora_pipeline import update_account_types
 from leora_pipeline.core.alerting.incidents import Changes, sync_incidents
+from leora_pipeline.core.os_user import os_user
 from leora_pipeline.core.reporting.problems import find_problems
 from leora_pipeline.core.reporting.status import read_status
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
@@ -318,12 +319,15 @@ def test_a_tenant_held_and_released_is_reported_step_by_step(
     assert (incident.kind, incident.resolved_at) == ("tenant_held", None)
 
     if by_hand:
-        update_account_types(["cellar"], allow_mass_change=["cellar"], engine=engine)
+        update_account_types(
+            ["cellar"], allow_mass_change=["cellar"], reason="archived", engine=engine
+        )
     else:
         build.run("UPDATE \"Order\" SET status = 'FULFILLED'")
         update_account_types(engine=engine)
     assert sync_incidents(engine) == Changes(resolved=1)
     assert message(build).title == "[Leora] cellar: held (resolved)"
-    assert ("released by hand" if by_hand else "found the orders back") in message(build).body
+    how = f"released by hand, by {os_user()}: archived" if by_hand else "found the orders back"
+    assert how in message(build).body
     (incident,) = read_status(engine).incidents
     assert incident.resolved_at is not None

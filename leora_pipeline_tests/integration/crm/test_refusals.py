@@ -341,7 +341,7 @@ def test_an_unknown_tenant_is_refused_before_anything_is_done(
     customer = build.customer(build.tenant("cellar"), orders=(ago(days=1),))
 
     with pytest.raises(WrongUsageError, match=r"unknown tenant celar; known are: cellar"):
-        update_account_types(**{argument: ["celar"]}, engine=engine)
+        update_account_types(**{argument: ["celar"]}, reason="archived", engine=engine)
 
     assert build.type_of(customer) is None
     assert build.run("SELECT FROM leora_pipeline.tenant_run") == []

@@ -16,12 +16,15 @@ from leora_pipeline.core.crm.tenants import find_tenants
 from leora_pipeline.core.customers.refresh import refresh_customers
 from leora_pipeline.core.customers.write_back import apply_customers, lock_customers
 from leora_pipeline.core.database.connection import transaction
+from leora_pipeline.core.errors import WrongUsageError
+from leora_pipeline.core.os_user import os_user
 from leora_pipeline.core.policies.change import change_policy
 from leora_pipeline.core.run.apply import apply
 from leora_pipeline.core.run.plan import plan
 from leora_pipeline.core.run.refresh import refresh
 from leora_pipeline.core.run.run import resolve_run
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
+from leora_pipeline_tests.interleaving import make_batches
 from leora_pipeline_tests.scenes import (
     WRITER,
     add_customers,
@@ -125,7 +128,7 @@ def test_dates_that_go_back_are_not_written_in_a_held_tenant(
     assert build.read(kept)[:2] == ("ACTIVE", recent)
     assert build.read(pinned)[:2] == ("HOLD", recent)
 
-    update_account_types(allow_mass_change=["cellar"], engine=engine)
+    update_account_types(allow_mass_change=["cellar"], reason="archived", engine=engine)
 
     assert build.read(kept)[:2] == ("ACTIVE", older)
     assert build.read(pinned)[:2] == ("HOLD", older)
@@ -148,7 +151,7 @@ def test_a_type_that_rises_while_its_date_goes_back_rises_in_a_held_tenant(
         update_account_types(engine=engine)
         assert build.read(customer)[:2] == ("ACTIVE", recent)
 
-    update_account_types(allow_mass_change=["cellar"], engine=engine)
+    update_account_types(allow_mass_change=["cellar"], reason="archived", engine=engine)
 
     assert build.read(customer)[:2] == ("ACTIVE", older)
     assert build.log(customer) == [("PROSPECT", "ACTIVE", "by hand")]
@@ -172,12 +175,14 @@ def test_a_named_tenant_is_released_by_hand_and_not_held_again_for_it(
 ) -> None:
     tenant, customers = make_held(engine, build)
 
-    (released,) = update_account_types(allow_mass_change=["cellar"], engine=engine)
+    (released,) = update_account_types(
+        allow_mass_change=["cellar"], reason="archived", engine=engine
+    )
     (ordinary,) = update_account_types(engine=engine)
 
     assert (released.held, released.changed["PROSPECT"], released.prospect) == (False, 20, 20)
     assert (ordinary.held, sum(ordinary.changed.values())) == (False, 0)
-    assert [hold.released_by for hold in holds(build, tenant)] == ["allow_mass_change"]
+    assert [hold.released_by for hold in holds(build, tenant)] == [f"{os_user()}: archived"]
 
     few = add_customers(build, tenant, 5, ordered=ago(days=10))
     update_account_types(engine=engine)
@@ -189,11 +194,62 @@ def test_a_named_tenant_is_released_by_hand_and_not_held_again_for_it(
     assert build.log(customers[0])[-1] == ("ACTIVE", "PROSPECT", "order removed")
 
 
+@pytest.mark.parametrize("reason", ["", " \n", "…"])
+def test_a_mass_change_without_a_reason_is_refused_before_anything_is_done(
+    engine: sa.Engine, build: CrmBuilder, reason: str
+) -> None:
+    tenant, _ = make_held(engine, build)
+
+    with pytest.raises(WrongUsageError, match="say in `reason` why") as refused:
+        update_account_types(allow_mass_change=["cellar"], reason=reason, engine=engine)
+
+    assert "\n" not in str(refused.value)
+    assert is_held(build, tenant)
+    assert counts(build, tenant) == {"ACTIVE": 20}
+
+
+def test_a_reason_is_recorded_on_one_line_that_is_safe_to_show(
+    engine: sa.Engine, build: CrmBuilder
+) -> None:
+    tenant, _ = make_held(engine, build)
+
+    update_account_types(
+        allow_mass_change=["cellar"], reason="\x1b[2J old \u202e\nshop\x85", engine=engine
+    )
+
+    assert [hold.released_by for hold in holds(build, tenant)] == [
+        rf"{os_user()}: \x1b[2J old \u202e shop"
+    ]
+
+
+def test_a_mass_change_that_is_allowed_before_the_gate_has_seen_it_is_recorded_once(
+    engine: sa.Engine, build: CrmBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_batches(monkeypatch, 6)
+    tenant = build.tenant("cellar")
+    customers = add_customers(build, tenant, 20, ordered=ago(days=10))
+    update_account_types(engine=engine)
+    lose_orders(build, customers)
+
+    (allowed,) = update_account_types(
+        allow_mass_change=["cellar"], reason="archived", engine=engine
+    )
+
+    assert (allowed.held, allowed.prospect) == (False, 20)
+    assert holds(build, tenant) == [(20, 20, f"{os_user()}: archived")]
+
+    # Allowed, but nothing for the gate to stop: there is nothing to record.
+    update_account_types(allow_mass_change=["cellar"], reason="to be safe", engine=engine)
+    assert len(holds(build, tenant)) == 1
+
+
 def test_naming_one_tenant_releases_no_other(engine: sa.Engine, build: CrmBuilder) -> None:
     make_held(engine, build, "cellar")
     other, _ = make_held(engine, build, "dry-goods")
 
-    cellar, dry_goods = update_account_types(allow_mass_change=["cellar"], engine=engine)
+    cellar, dry_goods = update_account_types(
+        allow_mass_change=["cellar"], reason="archived", engine=engine
+    )
 
     assert (cellar.held, cellar.prospect) == (False, 20)
     assert (dry_goods.held, dry_goods.active) == (True, 20)

@@ -235,11 +235,13 @@ def test_what_the_gate_stops_is_reported_with_the_way_out_and_upward_moves_are_n
     assert (held.crm_type, held.account_type) == ("ACTIVE", "PROSPECT")
     assert (held.cause, held.held_since) == ("order removed", held_at)
     assert held.outlook[-1].startswith(f"The gate has stopped it since {held_at:%Y-%m-%d %H:%M:%S}")
-    assert "`leora update --tenant-slug cellar --allow-mass-change`" in held.outlook[-1]
+    assert (
+        "`leora update --tenant-slug cellar --allow-mass-change --reason '…'`" in held.outlook[-1]
+    )
     assert (free.account_type, free.held_since) == ("ACTIVE", None)
     assert "The next incremental run writes ACTIVE" in free.outlook[-1]
 
-    update_account_types(allow_mass_change=["cellar"], engine=engine)
+    update_account_types(allow_mass_change=["cellar"], reason="archived", engine=engine)
     build.set_type(lost[0], "ACTIVE")
     released = today_of(engine, lost[0])
     assert (released.account_type, released.held_since) == ("PROSPECT", None)

@@ -449,7 +449,9 @@ def test_every_run_ends_as_the_oracle_says_and_a_second_one_changes_nothing(
     def run(as_of: datetime) -> list[AccountTypeUpdateResult]:
         # The gate has tests of its own; here, everything that happens is meant.
         everybody = [str(tenant) for tenant in TENANTS]
-        return update_account_types(as_of=as_of, allow_mass_change=everybody, engine=engine)
+        return update_account_types(
+            as_of=as_of, allow_mass_change=everybody, reason="it is a test", engine=engine
+        )
 
     for as_of, write_dates, changes in history:
         monkeypatch.setenv("LEORA_WRITE_LAST_ORDER_DATE", str(write_dates))

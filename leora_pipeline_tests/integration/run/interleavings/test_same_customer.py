@@ -218,7 +218,12 @@ def test_full_runs_at_once_log_each_transition_once(
                 meet.wait(DEADLINE)
 
         meet.wait(DEADLINE)
-        run = resolve_run(engine, allow_mass_change=["cellar", "dry-goods"], on_progress=together)
+        run = resolve_run(
+            engine,
+            allow_mass_change=["cellar", "dry-goods"],
+            reason="archived",
+            on_progress=together,
+        )
         run_all_steps(engine, run)
 
     logged = 0
@@ -261,7 +266,7 @@ def test_orders_come_and_go_while_runs_follow_each_other(
 
     def runs() -> None:
         for _ in range(6):
-            update_account_types(allow_mass_change=["cellar"], engine=engine)
+            update_account_types(allow_mass_change=["cellar"], reason="archived", engine=engine)
 
     writer = background.submit(crm)
     try:
@@ -270,7 +275,7 @@ def test_orders_come_and_go_while_runs_follow_each_other(
     finally:
         done.set()
     assert writer.result(DEADLINE) > 0
-    update_account_types(allow_mass_change=["cellar"], engine=engine)
+    update_account_types(allow_mass_change=["cellar"], reason="archived", engine=engine)
 
     assert (
         build.run(
