@@ -14,7 +14,7 @@ from leora_pipeline.core.crm.requirements import (
     require_fit_database,
 )
 from leora_pipeline.core.database.connection import transaction
-from leora_pipeline.core.database.engine import crm_schema_of
+from leora_pipeline.core.database.urls import read_url
 from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.settings import Settings
 from leora_pipeline.migrations import (
@@ -58,7 +58,8 @@ def command(down: bool, as_sql: bool, roles: bool, no_triggers: bool, owner: str
         raise WrongUsageError("--owner is for the installation; leave out --down and --sql")
     url = Settings.from_environment().database_url
     if roles:
-        print_roles(sys.stdout, down=down, crm_schema=crm_schema_of(url))
+        crm_schema = (read_url(url).schema if url else None) or "public"
+        print_roles(sys.stdout, down=down, crm_schema=crm_schema)
         return
     if as_sql:
         print_schema(sys.stdout, down=down, triggers=not no_triggers)

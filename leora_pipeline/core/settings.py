@@ -32,8 +32,8 @@ class Settings:
     """The pipeline's configuration.
 
     Attributes:
-        database_url: The CRM's database, or None for the embedded one.
-        dagster_database_url: Dagster's storage, or None for the embedded one.
+        database_url: The CRM's database, or None for the embedded one. It may hold a password.
+        dagster_database_url: Dagster's storage, or None for the embedded one. So may this.
         schedule_timezone: IANA name of the time zone of the nightly schedule.
         write_last_order_date: Whether the pipeline writes ``"Customer"."lastOrderDate"``, or
             leaves it to the CRM.
@@ -43,8 +43,8 @@ class Settings:
             service is behind each is found out when one delivers: a bad one stops no run.
     """
 
-    database_url: str | None = None
-    dagster_database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    dagster_database_url: str | None = field(default=None, repr=False)
     schedule_timezone: str = DEFAULT_SCHEDULE_TIMEZONE
     write_last_order_date: bool = True
     keep_history_days: int = 1095

@@ -110,6 +110,12 @@ def leora(
     signal.signal(signal.SIGTERM, handler)
 
 
+def as_hosts_print(url: str) -> str:
+    """Returns a database's URL as several hosts print it, with what Prisma is told besides."""
+    printed = url.replace("postgresql://", "postgres://")
+    return f"{printed}{'&' if '?' in url else '?'}pgbouncer=true&connection_limit=1"
+
+
 @pytest.fixture(scope="module")
 def dagster_url(server: EmbeddedPostgres) -> str:
     """The URL of an empty database for Dagster's storage."""

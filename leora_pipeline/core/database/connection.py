@@ -14,6 +14,7 @@ import psycopg
 import sqlalchemy as sa
 
 from leora_pipeline.core.database.statements import statements
+from leora_pipeline.core.database.urls import shown_url
 from leora_pipeline.core.errors import LeoraError, one_line
 
 SQL = statements(__name__)
@@ -38,17 +39,11 @@ def transaction(engine: sa.Engine, *, snapshot: bool = False) -> Iterator[sa.Con
         connection = engine.connect()
     except sa.exc.DBAPIError as error:  # Options that libpq does not know are a ProgrammingError.
         raise LeoraError(
-            f"the database at {_shown(engine.url)} cannot be reached ({one_line(error)}); "
+            f"the database at {shown_url(engine.url)} cannot be reached ({one_line(error)}); "
             "check LEORA_DATABASE_URL and that the server runs"
         ) from error
     with connection.execution_options(**options) as opened, opened.begin():
         yield opened
-
-
-def _shown(url: sa.URL) -> str:
-    """Returns where a URL leads, without user, password or options."""
-    host = url.host or url.query.get("host") or "localhost"
-    return f"{host}:{url.port or 5432}/{url.database}"
 
 
 def now(connection: sa.Connection) -> datetime:

@@ -1,4 +1,4 @@
-"""Engines: a database URL, as libpq or as Prisma writes it, made ready for the pipeline.
+"""Engines: a database, as its URL names it, made ready for the pipeline.
 
 What does not belong here: transactions, which `connection` opens.
 """
@@ -9,58 +9,32 @@ from functools import cache
 
 import sqlalchemy as sa
 
+from leora_pipeline.core.database.urls import read_url
 from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.settings import Settings
-
-_PRISMA_ONLY = {
-    "schema",
-    "pgbouncer",
-    "connection_limit",
-    "pool_timeout",
-    "socket_timeout",
-    "statement_cache_size",
-    "sslaccept",
-    "sslidentity",
-    "sslpassword",
-}
 
 
 def create_engine(url: str) -> sa.Engine:
     """Returns an engine for a database URL, as libpq or as Prisma writes it.
 
-    Prisma's ``?schema=`` becomes the search path, and its other parameters, which libpq refuses,
-    are left out. Statements are never prepared on the server, so that a transaction-mode pooler
-    may stand in between. Every transaction runs with ``row_security = off`` (a filtered read is
-    an error instead of an empty table), in UTC, and without the time limits of roles that serve an
-    application: a read of all orders may take minutes.
+    Prisma's ``?schema=`` becomes the search path. Statements are never prepared on the server, so
+    that a transaction-mode pooler may stand in between. Every transaction runs with
+    ``row_security = off`` (a filtered read is an error instead of an empty table), in UTC, and
+    without the time limits of roles that serve an application: a read of all orders may take
+    minutes.
 
     Raises:
         WrongUsageError: The URL cannot be read.
     """
-    try:
-        given = sa.make_url(url)
-    except (ValueError, sa.exc.ArgumentError):
-        given = None
-    if (
-        given is None
-        or given.drivername.split("+")[0] not in ("postgres", "postgresql")
-        # The rest of a password that holds one as it is; it must not be shown as a host.
-        or "@" in (given.host or "")
-    ):
-        raise WrongUsageError(
-            "LEORA_DATABASE_URL cannot be read; it looks like "
-            "postgresql://user:password@host:5432/database, special characters of the password "
-            "percent-encoded (@ as %40)"
-        )
-    schema = given.query.get("schema")
+    given = read_url(url)
     settings = (
         "SET LOCAL row_security = off; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO'; "
         "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
     )
-    if isinstance(schema, str):
-        settings += '; SET LOCAL search_path = "{}"'.format(schema.replace('"', '""'))
+    if given.schema:
+        settings += '; SET LOCAL search_path = "{}"'.format(given.schema.replace('"', '""'))
     engine = sa.create_engine(
-        given.set(drivername="postgresql+psycopg").difference_update_query(_PRISMA_ONLY),
+        given.for_driver("psycopg"),
         connect_args={
             "prepare_threshold": None,
             "connect_timeout": 10,
@@ -75,12 +49,6 @@ def create_engine(url: str) -> sa.Engine:
         connection.exec_driver_sql(settings)
 
     return engine
-
-
-def crm_schema_of(url: str | None) -> str:
-    """Returns the schema of the CRM's tables as Prisma's ``?schema=`` names it, or ``public``."""
-    schema = sa.make_url(url).query.get("schema") if url else None
-    return schema if isinstance(schema, str) else "public"
 
 
 def configured_engine() -> sa.Engine:

@@ -19,7 +19,7 @@ from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.settings import PROJECT_ROOT
 from leora_pipeline.embedded import EmbeddedPostgres
 from leora_pipeline.sample import SampleTenant
-from leora_pipeline_tests.acceptance.conftest import Crm
+from leora_pipeline_tests.acceptance.conftest import Crm, as_hosts_print
 from leora_pipeline_tests.acceptance.servers import REPOSITORY, Server, launch_body
 from leora_pipeline_tests.crm_builder import ago
 from leora_pipeline_tests.processes import (
@@ -85,9 +85,9 @@ def dagster(
         *("-w", PROJECT_ROOT / "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)),
         env=environment(
             DAGSTER_HOME=str(home),
-            LEORA_DATABASE_URL=url,
+            LEORA_DATABASE_URL=as_hosts_print(url),
             LEORA_ALERT_URLS=hook.url,
-            LEORA_DAGSTER_DATABASE_URL=dagster_url,
+            LEORA_DAGSTER_DATABASE_URL=as_hosts_print(dagster_url),
             TEST_MARK=mark,
         ),
         cwd=home,

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from leora_pipeline.core.alerting.channels import SEND_TIMEOUT_SECONDS
+from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.reporting.problems import find_problems
 from leora_pipeline.core.reporting.status import read_status
 from leora_pipeline.core.settings import PROJECT_ROOT
@@ -17,7 +18,7 @@ from leora_pipeline.orchestration.alerts import TICK_SECONDS
 from leora_pipeline.orchestration.resources import CrmDatabase
 from leora_pipeline.sample import SampleTenant
 from leora_pipeline_tests.acceptance.commands import hold
-from leora_pipeline_tests.acceptance.conftest import Crm, Leora
+from leora_pipeline_tests.acceptance.conftest import Crm, Leora, as_hosts_print
 from leora_pipeline_tests.acceptance.dagster_runs import ASSETS, CHECKS, STEPS, metadata
 from leora_pipeline_tests.crm_builder import ago
 from leora_pipeline_tests.processes import BIN, environment, run
@@ -527,6 +528,25 @@ def test_the_sensor_reports_what_is_wrong_and_launches_nothing(
 
 def test_a_tick_of_the_alerts_ends_in_time() -> None:
     assert TICK_SECONDS + 2 * SEND_TIMEOUT_SECONDS < 60
+
+
+def test_dagsters_storage_is_named_like_any_database_and_a_bad_url_is_not_shown(
+    dagster_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(PROJECT_ROOT / "dagster.yaml", tmp_path)
+    monkeypatch.setenv("LEORA_DAGSTER_DATABASE_URL", as_hosts_print(dagster_url))
+    with (
+        dg.DagsterInstance.from_config(str(tmp_path)) as here,
+        # As a run's worker opens it.
+        dg.DagsterInstance.from_ref(here.get_ref()) as there,
+    ):
+        assert type(there.event_log_storage) is type(here.event_log_storage)
+        assert there.get_runs_count() >= 0
+
+    monkeypatch.setenv("LEORA_DAGSTER_DATABASE_URL", "postgresql://u:Zq1x@Zq2x/Zq3x@host/dagster")
+    with pytest.raises(WrongUsageError, match="LEORA_DAGSTER_DATABASE_URL") as refused:
+        dg.DagsterInstance.from_config(str(tmp_path))
+    assert "Zq" not in str(refused.value)
 
 
 def test_dg_check_defs_and_dg_list_defs_accept_the_project(
