@@ -228,11 +228,13 @@ def test_a_person_sees_the_pages_in_a_browser(dev: Dev, chromium: str, tmp_path:
 
 
 EVIL_PAGE = """<!doctype html><title>A shop</title><ul id="seen"></ul>
+<script>
+function seen(what) { document.getElementById("seen").innerHTML += `<li>${what}</li>` }
+</script>
 <img src="URL/ADDRESS" onload="seen('image: loaded')" onerror="seen('image: refused')">
 <form action="URL/ADDRESS" method="post" target="hidden"></form>
 <iframe name="hidden"></iframe><iframe src="URL/runs"></iframe>
 <script>
-function seen(what) { document.getElementById("seen").innerHTML += `<li>${what}</li>` }
 document.forms[0].submit()
 fetch("URL/graphql", {method: "POST", mode: "no-cors", body: BODY})
   .then(() => seen("fetch: sent"), () => seen("fetch: failed"))
