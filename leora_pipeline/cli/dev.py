@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from threading import Thread
@@ -15,10 +12,11 @@ import click
 
 from leora_pipeline.cli.databases import dagster_environment
 from leora_pipeline.cli.output import echo, log_to_stderr
+from leora_pipeline.cli.services import serve
 from leora_pipeline.core.database.engine import create_engine
-from leora_pipeline.core.errors import LeoraError, WrongUsageError
+from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.realtime.listener import Listener
-from leora_pipeline.core.settings import PROJECT_ROOT, Settings
+from leora_pipeline.core.settings import Settings
 
 
 @click.command("dev")
@@ -36,22 +34,7 @@ def command(port: int, no_listener: bool) -> None:
         nullcontext() if no_listener else _listening(url),
     ):
         echo(f"Dagster UI: http://127.0.0.1:{port} (Ctrl-C ends it)")
-        arguments = ["dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
-        # A script's background job ignores SIGINT, and so would the child: a handler is not
-        # inherited. In a session of its own the child hears nothing but what is passed on, once,
-        # whether a terminal's Ctrl-C or its end, or a supervisor's signal; the servers stop last.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        child = subprocess.Popen(
-            # Libraries' own deprecations are no news to a user.
-            [sys.executable, "-W", "ignore", "-m", "dagster", *arguments],
-            cwd=PROJECT_ROOT,
-            start_new_session=True,
-        )
-        for received in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(received, lambda *_: child.send_signal(signal.SIGINT))
-        code = child.wait()
-    if code not in (0, -signal.SIGINT, 128 + signal.SIGINT):
-        raise LeoraError(f"Dagster ended with code {code}; its last lines above say why")
+        serve(port)
 
 
 @contextmanager

@@ -56,6 +56,13 @@ class Checkout:
         """Returns what runs in the copy: servers, daemons, runs, PostgreSQL."""
         return processes_of(self.mark) | processes_of(str(self.root))
 
+    def wait_for_end(self) -> None:
+        """Waits until nothing runs in the copy any more."""
+        try:
+            wait_until(lambda: not self.processes(), seconds=5, what="all of it ends")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; left are {self.processes()}") from None
+
     def kill(self, *, database: bool) -> None:
         """Kills what a failed test left behind; a database that is spared serves the next one."""
         for pid, line in self.processes().items():
@@ -216,9 +223,41 @@ def test_dev_serves_the_demo_and_ends_whole(
             process.terminate()
 
         wait_until(lambda: process.poll() is not None, seconds=20, what=f"it ends by {ending}")
-        wait_until(lambda: not checkout.processes(), seconds=5, what="all of it ends")
+        checkout.wait_for_end()
         assert process.returncode == 0, log.read_text()
         assert "Traceback" not in log.read_text()
+    finally:
+        if process.poll() is None:
+            checkout.kill(database=False)
+            process.wait(timeout=10)
+
+
+@pytest.mark.parametrize("module", ["orchestration.web_server", "dagster-daemon"])
+def test_dev_ends_whole_and_says_so_when_a_part_of_it_dies(
+    checkout: Checkout, demo: Outcome, tmp_path: Path, module: str
+) -> None:
+    assert demo.code == 0
+    log = tmp_path / "dev.log"
+    process = start(
+        *LEORA,
+        *("dev", "--no-listener", "--port", str(free_port())),
+        env=checkout.env,
+        cwd=checkout.root,
+        log=log,
+    )
+
+    def part() -> list[int]:
+        assert process.poll() is None, f"it ended:\n{log.read_text()}"
+        return [pid for pid, line in checkout.processes().items() if module in line]
+
+    try:
+        [pid] = wait_until(part, seconds=60, what=f"{module} starts")
+        os.kill(pid, signal.SIGKILL)
+
+        wait_until(lambda: process.poll() is not None, seconds=30, what="it ends")
+        checkout.wait_for_end()
+        assert process.returncode == 1
+        assert "ended with code -9" in log.read_text().splitlines()[-1]
     finally:
         if process.poll() is None:
             checkout.kill(database=False)

@@ -36,7 +36,7 @@ def test_a_pipe_gets_the_whole_story_in_plain_lines(crm_of_user: Crm, runtime_ur
     assert re.fullmatch(r"Customer as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC:", outcome.lines[0])
     assert outcome.lines[1:] == [
         "customer\tname\ttenant\ttype in the CRM\ttype by the rule\tlast order (UTC)",
-        f"{customer}\tVine &  [31mDine\tcellar\tACTIVE\tACTIVE\t{date}",
+        f"{customer}\tVine & \\x1b[31mDine\tcellar\tACTIVE\tACTIVE\t{date}",
         f"ACTIVE: ordered 12 days ago (within 180 days), on {ordered:%Y-%m-%d}.",
         "Transitions (2):",
         "time (UTC)\tfrom\tto\tlast order (UTC)\tas of (UTC)\twhy\trun",

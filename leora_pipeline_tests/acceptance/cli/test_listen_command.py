@@ -238,7 +238,7 @@ def test_a_signal_ends_it_while_the_database_is_away(
     eventually(lambda: listeners(CrmBuilder(engine)), "it listens")
     engine.dispose()
     data = own_server._server.pgdata
-    own_server._pg_ctl("-w", "-m", "fast", "-D", str(data), "stop")
+    own_server._run("pg_ctl", "-w", "-m", "fast", "-D", str(data), "stop")
     try:
         eventually(
             lambda: sum("the next try is in" in line for line in listener.lines) > 1,

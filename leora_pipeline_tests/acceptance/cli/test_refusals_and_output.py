@@ -87,18 +87,11 @@ def test_a_database_that_is_no_crm_is_refused_naming_what_is_missing(
     assert '"Customer"."accountType"' in outcome.error
 
 
-@pytest.mark.parametrize(
-    ("command", "password"),
-    [
-        *((command, "s3cret") for command in ("migrate", *COMMANDS)),
-        # Characters that have to be percent-encoded, as people paste them all the same.
-        *(("status", pasted) for pasted in ("12/s3cret", "12?s3cret", "to#s3cret/")),
-    ],
-)
+@pytest.mark.parametrize("command", ["migrate", *COMMANDS])
 def test_an_unreachable_server_is_one_line_without_the_password(
-    leora: Leora, monkeypatch: pytest.MonkeyPatch, command: str, password: str
+    leora: Leora, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setenv("LEORA_DATABASE_URL", f"postgresql://leora:{password}@127.0.0.1:1/crm")
+    monkeypatch.setenv("LEORA_DATABASE_URL", "postgresql://leora:s3cret@127.0.0.1:1/crm")
 
     outcome = leora(command)
 

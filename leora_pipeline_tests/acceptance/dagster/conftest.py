@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
@@ -67,12 +68,7 @@ def dev() -> Iterator[Dev]:
         log = root / "dev.log"
         process = start(
             *(*LEORA, "dev", "--no-listener", "--port", str(port)),
-            env=environment(
-                PYTHONPATH=str(root),
-                TEST_MARK=mark,
-                # Seconds between two looks of `dagster dev` at its code server.
-                DAGSTER_CODE_SERVER_AUTO_RESTART_INTERVAL="1",
-            ),
+            env=environment(PYTHONPATH=str(root), TEST_MARK=mark),
             cwd=root,
             log=log,
         )
@@ -91,9 +87,8 @@ def dev() -> Iterator[Dev]:
             process.send_signal(signal.SIGINT)
             try:
                 process.wait(timeout=30)
+                wait_until(lambda: not processes_of(mark), seconds=10, what="all of it ends")
             finally:
-                # A code server that was started anew may not learn of the end at once, but would
-                # notice it within a minute.
                 kill_all(mark)
 
 
@@ -109,7 +104,7 @@ def killed(dev: Dev) -> Killed:
         )
         [launched, *others] = dev.runs()
         assert len(others) == before
-        # The one that `dagster dev` watches, the one that it starts, and that one's run worker.
+        # The one that `leora dev` watches, the one that it starts, and that one's run worker.
         [proxy] = [pid for pid, line in processes_of(dev.mark).items() if " code-server " in line]
         family = [psutil.Process(proxy), *psutil.Process(proxy).children(recursive=True)]
         assert len(family) > 2, family
@@ -119,3 +114,14 @@ def killed(dev: Dev) -> Killed:
         since = time.time()
     eventually(lambda: not stands_at(dev.crm, "%"), "the server has noticed")
     return Killed(launched["runId"], customer, since)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    """A browser; on a continuous-integration machine it has to be there."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium on PATH")
+        pytest.skip("no Chromium on PATH")
+    return found

@@ -5,7 +5,6 @@ One server for the module. The bodies sent to GraphQL are those that docs/launch
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline.core.settings import PROJECT_ROOT
 from leora_pipeline.embedded import EmbeddedPostgres
 from leora_pipeline.sample import SampleTenant
+from leora_pipeline_tests.acceptance.browser import browse
 from leora_pipeline_tests.acceptance.conftest import Crm, as_hosts_print
 from leora_pipeline_tests.acceptance.servers import REPOSITORY, Server, launch_body
 from leora_pipeline_tests.crm_builder import ago
@@ -28,7 +28,6 @@ from leora_pipeline_tests.processes import (
     free_port,
     kill_all,
     processes_of,
-    run,
     start,
     wait_until,
 )
@@ -258,45 +257,6 @@ def test_the_asset_graph_stands_in_the_server_with_its_lineage(dagster: Server) 
     }
     made = {"/".join(n["assetKey"]["path"]) for n in nodes if n["isExecutable"]}
     assert made == {*STEPS, "target_alerts"}
-
-
-# In a browser.
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    """A browser; on a continuous-integration machine it has to be there."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium on PATH")
-        pytest.skip("no Chromium on PATH")
-    return found
-
-
-def browse(chromium: str, url: str, screenshot: Path) -> str:
-    """Renders a page, keeps a picture of it, and returns its document as it then stands."""
-    profile = screenshot.with_suffix(".profile")
-    outcome = run(
-        chromium,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--disable-quic",
-        f"--user-data-dir={profile}",
-        "--window-size=1600,1000",
-        "--virtual-time-budget=20000",
-        f"--screenshot={screenshot}",
-        "--dump-dom",
-        url,
-    )
-    shutil.rmtree(profile, ignore_errors=True)
-    assert outcome.code == 0, outcome.err
-    return outcome.out
 
 
 def test_a_person_sees_the_lineage_and_a_run_in_the_browser(

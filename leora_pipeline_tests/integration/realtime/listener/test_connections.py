@@ -62,7 +62,7 @@ def own_server() -> Iterator[EmbeddedPostgres]:
 def restart(server: EmbeddedPostgres, mode: str) -> None:
     """Restarts a server as its keeper does: in order, or as if the power had failed."""
     data = server._server.pgdata
-    server._pg_ctl("-w", "-m", mode, "-D", str(data), "stop")
+    server._run("pg_ctl", "-w", "-m", mode, "-D", str(data), "stop")
     server._start(data)
 
 
