@@ -122,6 +122,6 @@ def _end(*processes: Process) -> None:
 
 
 def _is_open(path: Path) -> bool:
-    """Returns whether somebody listens on a socket."""
+    """Returns whether a process listens on a socket."""
     with closing(socket.socket(socket.AF_UNIX)) as probe:
         return probe.connect_ex(str(path)) == 0

@@ -22,7 +22,7 @@ DELETE FROM leora_pipeline.policy_change
 WHERE changed_at < clock_timestamp() - make_interval(days => :days)
 
 -- name: tickets
--- Deletes tickets that no transaction can use any more: what somebody took out without the hook.
+-- Deletes tickets that no transaction can use any more: what was inserted without calling the hook.
 DELETE FROM leora_pipeline.hook_ticket
 WHERE transaction_id < pg_snapshot_xmin(pg_current_snapshot())
 

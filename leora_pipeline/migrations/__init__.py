@@ -71,7 +71,7 @@ def is_installed(engine: sa.Engine, *, triggers: bool = True, owner: str | None 
     """Returns whether `install_schema` would find nothing to do; only reads.
 
     Raises:
-        UnfitDatabaseError: The schema is one from before the first release, or somebody else's.
+        UnfitDatabaseError: The schema is one from before the first release, or another role's.
     """
     with transaction(engine) as connection:
         require_own_schema(connection)
@@ -115,7 +115,7 @@ def install_schema(engine: sa.Engine, *, triggers: bool = True, owner: str | Non
 
     Raises:
         UnfitDatabaseError: The schema is one of a newer version, from before the first release, or
-            somebody else's; or the owner is no such role, or lacks what it takes.
+            another role's; or the owner is no such role, or lacks what it takes.
         LeoraError: A table of the CRM stayed locked.
     """
     if owner is not None:

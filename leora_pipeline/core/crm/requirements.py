@@ -150,7 +150,7 @@ def _require_access(
 
 
 def require_own_schema(connection: sa.Connection) -> None:
-    """Refuses a schema that is somebody else's, or holds what is: it could act as this role.
+    """Refuses a schema that another role owns, or part of it: its functions could act as this role.
 
     The owner is this role or one that it belongs to, ``leora_owner``, or one that the CRM trusts
     anyway: a superuser, the database's owner, or that of the CRM's tables.
@@ -258,7 +258,7 @@ def missing_triggers(connection: sa.Connection) -> list[str]:
 
 
 def open_doors(connection: sa.Connection) -> list[str]:
-    """Returns the privileges that somebody has and nobody needs, each with what ends it."""
+    """Returns the privileges that are granted and not needed, each with what revokes it."""
     return list(connection.execute(SQL.open_doors).scalars())
 
 

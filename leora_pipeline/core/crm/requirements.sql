@@ -74,7 +74,7 @@ SELECT * FROM (
 ) AS o
 
 -- name: open_doors
--- Privileges that somebody has and nobody needs, each as a line with the statement that ends it.
+-- Privileges that are granted and not needed, each as a line with the statement that revokes it.
 WITH schema AS (
   SELECT oid, nspowner, nspacl FROM pg_namespace WHERE nspname = 'leora_pipeline'
 ),

@@ -135,7 +135,7 @@ class Status:
         failing: The latest verdicts that are failures.
         missing_triggers: Triggers of the CRM's tables that are not there: changes that they would
             capture are seen by full runs alone.
-        open_doors: Privileges that somebody has and nobody needs, each with what ends it.
+        open_doors: Privileges that are granted and not needed, each with what revokes it.
         queues: The tenants that have changes pending.
         quarantined: The tenants that have quarantined customers.
         listeners: The real-time workers that run.

@@ -6,7 +6,7 @@
 -- table of the CRM's.
 --
 -- What runs as the owner has to mistrust the table that it is called for. Nobody else may execute these
--- functions, so nobody else can attach them (grants.sql); they work for tables in the CRM's schema
+-- functions, so no other role can attach them (grants.sql); they work for tables in the CRM's schema
 -- alone, which is the one of their search path that is not PostgreSQL's own; and ids become text by
 -- format(), which calls no cast, since a table's owner may have made one.
 

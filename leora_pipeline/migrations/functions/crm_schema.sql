@@ -1,5 +1,5 @@
 -- Where the functions that the CRM's sessions run find the CRM's tables: in the schema in which this
--- finds them, whatever the caller's search path says. So nobody can put other tables in their place,
+-- finds them, whatever the caller's search path says. So other tables cannot take their place,
 -- and what is temporary comes last.
 
 DO $$
