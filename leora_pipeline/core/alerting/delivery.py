@@ -9,31 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 import sqlalchemy as sa
 
-from leora_pipeline.core.backoff import Backoff
-from leora_pipeline.core.database.connection import transaction
-
-if TYPE_CHECKING:
-    pass
 from leora_pipeline.core.alerting.addresses import tenant_urls
 from leora_pipeline.core.alerting.channels import Message, fingerprint, send
+from leora_pipeline.core.backoff import Backoff
+from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.statements import statements
 
 SQL = statements(__name__)
 
-
 PAUSES = Backoff(first=60, longest=900)
 """What fails is tried again after growing pauses; a receiver that is back hears within this."""
-
 
 EXPIRE_AFTER_DAYS = 7
 """What could not be delivered for so long is no news: a digest counts from its making on, a message
 about an incident from the incident's end on. That of an open incident never expires."""
-
 
 _TYPES = {"error": "failure", "warn": "warning", "info": "info"}
 
