@@ -17,6 +17,7 @@ from leora_pipeline.cli.output import (
 )
 from leora_pipeline.core.reporting.problems import find_problems
 from leora_pipeline.core.reporting.status import read_status
+from leora_pipeline.core.settings import Settings
 
 
 @click.command("status")
@@ -25,15 +26,16 @@ def command(as_json: bool) -> None:
     """Show how the pipeline stands; exit 1 where anything is wrong, or older than 2 days."""
     with crm_engine(writable=False) as engine:
         status = read_status(engine)
+    faults = Settings.from_environment().faults()
     found = find_problems(status)
-    problems = [problem for problem in found if problem.severity == "error"]
-    warnings = [problem for problem in found if problem.severity == "warn"]
+    problems = [*faults, *(str(problem) for problem in found if problem.severity == "error")]
+    warnings = [str(problem) for problem in found if problem.severity == "warn"]
     if as_json:
         print_json(
             {
                 "ok": not problems,
-                "problems": [str(problem) for problem in problems],
-                "warnings": [str(warning) for warning in warnings],
+                "problems": problems,
+                "warnings": warnings,
                 "pending": status.pending,
                 "oldest_pending_seconds": status.oldest_pending_seconds,
                 **dataclasses.asdict(status),

@@ -1,4 +1,4 @@
-"""What the environment says: the variables of the contract, read once into one value.
+"""What the environment says: the variables of the contract.
 
 A file ``.env`` in the project's root is read too; the process's environment wins. What does not
 belong here: connecting to anything.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -27,89 +27,104 @@ _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
 
-@dataclass(frozen=True)
 class Settings:
-    """The pipeline's configuration.
+    """The pipeline's configuration: each variable is read when it is asked for.
 
-    Attributes:
-        database_url: The CRM's database, or None for the embedded one. It may hold a password.
-        dagster_database_url: Dagster's storage, or None for the embedded one. So may this.
-        schedule_timezone: IANA name of the time zone of the nightly schedule.
-        write_last_order_date: Whether the pipeline writes ``"Customer"."lastOrderDate"``, or
-            leaves it to the CRM.
-        keep_history_days: For how many days the history of customers and tenants is kept.
-        keep_run_days: For how many days runs, Dagster's and the pipeline's, are kept.
-        alert_urls: Where alerts and digests go, as Apprise URLs. They hold secrets. Whether a
-            service is behind each is found out when one delivers: a bad one stops no run.
+    One with a value that means nothing raises a `WrongUsageError` there, and so stops what needs it
+    and nothing else. `repr` shows no value, since some hold passwords.
     """
 
-    database_url: str | None = field(default=None, repr=False)
-    dagster_database_url: str | None = field(default=None, repr=False)
-    schedule_timezone: str = DEFAULT_SCHEDULE_TIMEZONE
-    write_last_order_date: bool = True
-    keep_history_days: int = 1095
-    keep_run_days: int = 30
-    alert_urls: tuple[str, ...] = field(default=(), repr=False)
+    def __init__(self, values: Mapping[str, str | None]) -> None:
+        """Takes the variables by name; one that is missing or blank has its default."""
+        self._values = values
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Reads the settings.
+        """Returns the settings of this process."""
+        return cls({**dotenv_values(ENV_FILE), **os.environ})
 
-        Raises:
-            WrongUsageError: A variable has a value that means nothing.
-        """
-        values = {**dotenv_values(ENV_FILE), **os.environ}
+    def faults(self) -> list[str]:
+        """Returns for each variable that means nothing its name, its value, and what to set."""
+        found = []
+        for name, attribute in vars(Settings).items():
+            if isinstance(attribute, property):
+                try:
+                    getattr(self, name)
+                except WrongUsageError as error:
+                    found.append(str(error))
+        return found
 
-        def value(name: str) -> str | None:
-            return (values.get(name) or "").strip() or None
+    @property
+    def database_url(self) -> str | None:
+        """The CRM's database, or None for the embedded one. It may hold a password."""
+        return self._text("LEORA_DATABASE_URL")
 
-        timezone = value("LEORA_SCHEDULE_TIMEZONE") or DEFAULT_SCHEDULE_TIMEZONE
+    @property
+    def dagster_database_url(self) -> str | None:
+        """Dagster's storage, or None for the embedded one. It may hold a password."""
+        return self._text("LEORA_DAGSTER_DATABASE_URL")
+
+    @property
+    def schedule_timezone(self) -> str:
+        """IANA name of the time zone of the schedules."""
+        name = "LEORA_SCHEDULE_TIMEZONE"
+        timezone = self._text(name) or DEFAULT_SCHEDULE_TIMEZONE
         try:
             ZoneInfo(timezone)
         except (ValueError, OSError, LookupError) as error:
             raise WrongUsageError(
-                f"LEORA_SCHEDULE_TIMEZONE is {timezone!r}, which is no IANA time zone; "
+                f"{name} is {timezone!r}, which is no IANA time zone; "
                 f"set one such as {DEFAULT_SCHEDULE_TIMEZONE}"
             ) from error
-        return cls(
-            database_url=value("LEORA_DATABASE_URL"),
-            dagster_database_url=value("LEORA_DAGSTER_DATABASE_URL"),
-            schedule_timezone=timezone,
-            write_last_order_date=_flag(
-                "LEORA_WRITE_LAST_ORDER_DATE", value("LEORA_WRITE_LAST_ORDER_DATE"), default=True
-            ),
-            keep_history_days=_days(
-                "LEORA_KEEP_HISTORY_DAYS",
-                value("LEORA_KEEP_HISTORY_DAYS"),
-                default=cls.keep_history_days,
-            ),
-            keep_run_days=_days(
-                "LEORA_KEEP_RUN_DAYS", value("LEORA_KEEP_RUN_DAYS"), default=cls.keep_run_days
-            ),
-            alert_urls=_urls(value("LEORA_ALERT_URLS") or ""),
-        )
+        return timezone
+
+    @property
+    def write_last_order_date(self) -> bool:
+        """Whether ``"Customer"."lastOrderDate"`` is written, or left to the CRM."""
+        return self._flag("LEORA_WRITE_LAST_ORDER_DATE", default=True)
+
+    @property
+    def keep_history_days(self) -> int:
+        """For how many days the history of customers and tenants is kept."""
+        return self._days("LEORA_KEEP_HISTORY_DAYS", default=1095)
+
+    @property
+    def keep_run_days(self) -> int:
+        """For how many days runs, Dagster's and the pipeline's, are kept."""
+        return self._days("LEORA_KEEP_RUN_DAYS", default=30)
+
+    @property
+    def alert_urls(self) -> tuple[str, ...]:
+        """Where alerts and digests go, as Apprise URLs. They hold secrets.
+
+        Whether a service is behind each is found out when one delivers.
+        """
+        return _urls(self._text("LEORA_ALERT_URLS") or "")
+
+    def _text(self, name: str) -> str | None:
+        return (self._values.get(name) or "").strip() or None
+
+    def _flag(self, name: str, *, default: bool) -> bool:
+        """Reads a yes-or-no variable, refusing a third answer."""
+        text = self._text(name)
+        if text is None:
+            return default
+        if text.lower() in _TRUE:
+            return True
+        if text.lower() in _FALSE:
+            return False
+        raise WrongUsageError(f"{name} is {text!r}; set it to true or false")
+
+    def _days(self, name: str, *, default: int) -> int:
+        """Reads a number of days; what is younger than a week is still of use."""
+        text = self._text(name)
+        if text is None:
+            return default
+        if text.isdecimal() and 7 <= int(text) <= 36_500:
+            return int(text)
+        raise WrongUsageError(f"{name} is {text!r}; set it to a number of days, from 7 to 36500")
 
 
 def _urls(text: str) -> tuple[str, ...]:
     """Splits URLs at white space, commas and semicolons as Apprise does; a URL may hold commas."""
     return tuple(filter(None, re.split(r"[\s,;]+(?=[A-Za-z0-9]+://)", text.strip(" \t\n,;"))))
-
-
-def _flag(name: str, text: str | None, *, default: bool) -> bool:
-    """Reads a yes-or-no variable, refusing a third answer."""
-    if text is None:
-        return default
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise WrongUsageError(f"{name} is {text!r}; set it to true or false")
-
-
-def _days(name: str, text: str | None, *, default: int) -> int:
-    """Reads a number of days; what is younger than a week is still of use."""
-    if text is None:
-        return default
-    if text.isdecimal() and 7 <= int(text) <= 36_500:
-        return int(text)
-    raise WrongUsageError(f"{name} is {text!r}; set it to a number of days, from 7 to 36500")

@@ -5,6 +5,7 @@ import dagster as dg
 from leora_pipeline.core.alerting.delivery import deliver_messages
 from leora_pipeline.core.alerting.incidents import sync_incidents
 from leora_pipeline.core.settings import Settings
+from leora_pipeline.core.text import visible
 from leora_pipeline.orchestration.resources import CrmDatabase
 
 TICK_SECONDS = 15
@@ -22,15 +23,15 @@ may hold the tick up for as long, and a tick has 60 s."""
 )
 def alerts(context: dg.SensorEvaluationContext, crm: CrmDatabase) -> dg.SkipReason:
     """Finds what is wrong, and delivers the messages about it."""
+    settings = Settings.from_environment()
     with crm.connect() as engine:
         changes = sync_incidents(engine)
-        delivery = deliver_messages(
-            engine, Settings.from_environment().alert_urls, seconds=TICK_SECONDS
-        )
-    for error in delivery.errors:
-        context.log.warning(error)
+        delivery = deliver_messages(engine, settings.alert_urls, seconds=TICK_SECONDS)
+    faults = settings.faults()
+    for problem in (*faults, *delivery.errors):
+        context.log.warning(problem)
     return dg.SkipReason(
         f"alerts: {changes.opened} opened, {changes.reminded} reminded of, "
         f"{changes.resolved} resolved; messages: {delivery.sent} delivered, "
-        f"{delivery.failed} to be tried again"
+        f"{delivery.failed} to be tried again" + "".join(f"; {visible(fault)}" for fault in faults)
     )

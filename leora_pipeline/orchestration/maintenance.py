@@ -10,7 +10,7 @@ import dagster as dg
 
 from leora_pipeline.core.retention import delete_older_than
 from leora_pipeline.core.settings import Settings
-from leora_pipeline.orchestration.resources import CrmDatabase
+from leora_pipeline.orchestration.resources import CrmDatabase, as_failure
 
 LATEST_KEPT = 20
 """Runs of each job that stay however old they are, so that its last ones can be looked at, and an
@@ -32,7 +32,8 @@ _OVER = [
 )
 def delete_old_runs(context: dg.OpExecutionContext) -> None:
     """Deletes one by one, so that what is deleted stays so wherever the job is interrupted."""
-    keep_days = Settings.from_environment().keep_run_days
+    with as_failure():
+        keep_days = Settings.from_environment().keep_run_days
     filters = dg.RunsFilter(
         statuses=_OVER, created_before=datetime.now(UTC) - timedelta(days=keep_days)
     )

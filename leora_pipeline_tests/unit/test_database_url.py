@@ -142,7 +142,8 @@ def test_no_part_of_a_password_that_was_put_in_as_it_is_is_ever_shown(password: 
             pass
         engine.dispose()
         shown = f"{unreachable.value} {engine!r} {shown_url(engine.url)}"
-    shown += repr(Settings(database_url=url, dagster_database_url=url, alert_urls=(url,)))
+    names = ("LEORA_DATABASE_URL", "LEORA_DAGSTER_DATABASE_URL", "LEORA_ALERT_URLS")
+    shown += repr(Settings(dict.fromkeys(names, url)))
     # What is part of every refusal is none of the password's.
     known = "postgresql://user:password@host:5432/database, special characters %40 %2F %23 %3F %25"
     for part in re.findall(r"[Zq1xK9é]{3,}", password):

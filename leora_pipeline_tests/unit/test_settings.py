@@ -9,15 +9,18 @@ import pytest
 from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.instants import parse_instant
 from leora_pipeline.core.settings import Settings
+from leora_pipeline.definitions import build_defs
 
 
 def test_without_configuration_everything_is_embedded_and_new_york() -> None:
-    assert Settings.from_environment() == Settings(
-        database_url=None,
-        dagster_database_url=None,
-        schedule_timezone="America/New_York",
-        write_last_order_date=True,
-    )
+    settings = Settings.from_environment()
+
+    assert (settings.database_url, settings.dagster_database_url) == (None, None)
+    assert settings.schedule_timezone == "America/New_York"
+    assert settings.write_last_order_date
+    assert (settings.keep_history_days, settings.keep_run_days) == (1095, 30)
+    assert settings.alert_urls == ()
+    assert settings.faults() == []
 
 
 def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path, monkeypatch) -> None:
@@ -36,18 +39,38 @@ def test_a_blank_variable_is_as_good_as_none(monkeypatch) -> None:
     assert Settings.from_environment().database_url is None
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("LEORA_SCHEDULE_TIMEZONE", "Napa"),
-        ("LEORA_SCHEDULE_TIMEZONE", "../etc/passwd"),
-        ("LEORA_WRITE_LAST_ORDER_DATE", "perhaps"),
-    ],
-)
-def test_a_variable_that_means_nothing_is_named(monkeypatch, name: str, value: str) -> None:
+WRONG = [
+    ("LEORA_SCHEDULE_TIMEZONE", "Napa", "schedule_timezone", "America/New_York"),
+    ("LEORA_SCHEDULE_TIMEZONE", "../etc/passwd", "schedule_timezone", "America/New_York"),
+    ("LEORA_WRITE_LAST_ORDER_DATE", "perhaps", "write_last_order_date", "true or false"),
+    ("LEORA_KEEP_RUN_DAYS", "3", "keep_run_days", "from 7 to 36500"),
+    ("LEORA_KEEP_HISTORY_DAYS", "a year", "keep_history_days", "from 7 to 36500"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "asked", "way_out"), WRONG)
+def test_a_variable_that_means_nothing_stops_what_asks_for_it_alone(
+    monkeypatch, name: str, value: str, asked: str, way_out: str
+) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(WrongUsageError, match=name):
-        Settings.from_environment()
+    settings = Settings.from_environment()
+
+    with pytest.raises(WrongUsageError, match=f"{name} is '{value}'.*{way_out}") as refused:
+        getattr(settings, asked)
+
+    assert settings.faults() == [str(refused.value)]
+
+
+@pytest.mark.parametrize(("name", "value"), [wrong[:2] for wrong in WRONG])
+def test_the_code_location_loads_whatever_one_variable_says(
+    monkeypatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    definitions = build_defs()
+
+    nightly = definitions.resolve_schedule_def("nightly_account_types")
+    assert nightly.execution_timezone == "America/New_York"
 
 
 @pytest.mark.parametrize(

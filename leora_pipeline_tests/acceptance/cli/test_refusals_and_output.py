@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,20 +133,26 @@ def test_a_url_that_cannot_be_read_is_wrong_usage_and_shows_no_password(
     assert "LEORA_DATABASE_URL" in outcome.error
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [("LEORA_SCHEDULE_TIMEZONE", "Mars/Olympus"), ("LEORA_WRITE_LAST_ORDER_DATE", "perhaps")],
-)
-def test_a_variable_that_means_nothing_is_wrong_usage_named(
-    leora: Leora, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+def test_a_variable_that_means_nothing_stops_what_needs_it_and_is_named(
+    crm_of_user: Crm, leora: Leora, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(variable, value)
+    crm_of_user.customer(crm_of_user.tenant(), orders=(ago(days=1),))
+    monkeypatch.setenv("LEORA_WRITE_LAST_ORDER_DATE", "perhaps")
+    monkeypatch.setenv("LEORA_KEEP_RUN_DAYS", "never")
 
     outcome = leora("update")
 
     assert outcome.code == 2
-    assert variable in outcome.error
-    assert value in outcome.error
+    assert outcome.error == "LEORA_WRITE_LAST_ORDER_DATE is 'perhaps'; set it to true or false"
+
+    monkeypatch.delenv("LEORA_WRITE_LAST_ORDER_DATE")
+    assert leora("update").code == 0
+
+    days = "LEORA_KEEP_RUN_DAYS is 'never'; set it to a number of days, from 7 to 36500"
+    status = leora("status")
+    assert status.code == 1
+    assert days in status.out
+    assert json.loads(leora("status", "--json").out)["problems"] == [days]
 
 
 @pytest.mark.parametrize(

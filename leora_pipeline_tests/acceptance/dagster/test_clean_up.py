@@ -9,6 +9,7 @@ import pytest
 
 from leora_pipeline.definitions import defs
 from leora_pipeline.orchestration.maintenance import LATEST_KEPT
+from leora_pipeline.orchestration.resources import CrmDatabase
 from leora_pipeline_tests.acceptance.conftest import Crm
 from leora_pipeline_tests.crm_builder import ago
 
@@ -26,10 +27,18 @@ def instance(
     return dg.DagsterInstance.from_config(str(tmp_path))
 
 
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
 def clean_up(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
-    return defs.resolve_job_def("clean_up").execute_in_process(
-        instance=instance,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    return run(instance, "clean_up")
+
+
+def run(
+    instance: dg.DagsterInstance, job: str, *, raise_on_error: bool = True
+) -> dg.ExecuteInProcessResult:
+    return defs.resolve_job_def(job).execute_in_process(
+        instance=instance, run_config=QUIET, raise_on_error=raise_on_error
     )
 
 
@@ -51,10 +60,7 @@ def test_it_deletes_old_runs_with_their_events_but_for_the_latest_of_each_job(
     monkeypatch.setenv("LEORA_DATABASE_URL", runtime_url)
     crm_of_user.tenant()
     job = "incremental_account_types"
-    first = defs.resolve_job_def(job).execute_in_process(
-        instance=instance,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-    )
+    first = run(instance, job)
     over, started = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.STARTED
     # One that hangs, and more that are over than stay.
     in_flight = instance.add_run(dg.DagsterRun(job_name=job, run_id=str(uuid4()), status=started))
@@ -110,3 +116,24 @@ def test_it_keeps_what_is_younger_than_the_configured_age(
     assert len(verdicts) == 2, "the one of 90 days ago is gone"
     log = crm_of_user.run("SELECT recorded_at FROM leora_pipeline.account_type_transition")
     assert len(log) == 2, "history stays for three years"
+
+
+def test_a_variable_that_means_nothing_stops_the_clean_up_alone_and_the_sensor_says_so(
+    instance: dg.DagsterInstance,
+    runtime_url: str,
+    crm_of_user: Crm,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LEORA_DATABASE_URL", runtime_url)
+    monkeypatch.setenv("LEORA_KEEP_RUN_DAYS", "never")
+    crm_of_user.customer(crm_of_user.tenant(), orders=(ago(days=1),))
+    fault = "LEORA_KEEP_RUN_DAYS is 'never'; set it to a number of days, from 7 to 36500"
+
+    ended = run(instance, "clean_up", raise_on_error=False)
+
+    failures = [e for e in ended.all_events if e.is_step_failure]
+    assert {e.step_failure_data.user_failure_data.description for e in failures} == {fault}
+    assert run(instance, "incremental_account_types").success
+    with dg.build_sensor_context(instance, resources={"crm": CrmDatabase()}) as context:
+        said = defs.resolve_sensor_def("alerts").evaluate_tick(context)
+    assert said.skip_message.endswith(f"; {fault}")

@@ -207,7 +207,12 @@ def test_a_run_that_would_connect_elsewhere_is_refused_before_it_starts(resource
 
 @pytest.mark.parametrize(
     ("configured", "expected"),
-    [(None, "America/New_York"), ("Europe/Berlin", "Europe/Berlin"), ("", "America/New_York")],
+    [
+        (None, "America/New_York"),
+        ("Europe/Berlin", "Europe/Berlin"),
+        ("", "America/New_York"),
+        ("Mars/Olympus", "America/New_York"),
+    ],
 )
 def test_the_schedules_run_by_themselves_in_the_configured_time_zone(
     monkeypatch: pytest.MonkeyPatch, configured: str | None, expected: str

@@ -165,7 +165,8 @@ def test_no_secret_is_found_in_any_place(scene: Scene) -> None:
         scene.command(
             "status", LEORA_DATABASE_URL=f"postgresql://me:{MARK}@host/crm?sslpass={MARK}"
         ),
-        scene.command("demo", LEORA_ALERT_URLS=f"nonsense://{MARK}", LEORA_SCHEDULE_TIMEZONE="x"),
+        scene.command("update", LEORA_ALERT_URLS=f"nonsense://{MARK}", LEORA_KEEP_RUN_DAYS="x"),
+        scene.command("status", LEORA_ALERT_URLS=f"nonsense://{MARK}", LEORA_KEEP_RUN_DAYS="x"),
     ]
     listener.send_signal(signal.SIGTERM)
     listener.wait(timeout=30)
