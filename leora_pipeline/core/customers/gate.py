@@ -34,7 +34,7 @@ class GateMeasurement:
 
     Attributes:
         order_loss: Customers whose demotion by order loss is unsynced, and those demoted so within
-            the last 24 hours.
+            the last 24 hours that still are; each counts once.
         classified: The tenant's customers that have a type and are not pinned; counted to the end
             only where that makes a difference, as it does in excess.
         is_excess: Whether `order_loss` exceeds both limits of the tenant's policy.
@@ -45,15 +45,15 @@ class GateMeasurement:
     is_excess: bool
 
 
-def measure(connection: sa.Connection, tenant_id: UUID, unsynced: int) -> GateMeasurement:
-    """Measures demotions by order loss against a tenant's limits.
+def judge(connection: sa.Connection, tenant_id: UUID, order_loss: int) -> GateMeasurement:
+    """Judges demotions by order loss by a tenant's limits.
 
     Args:
         connection: Within a transaction.
         tenant_id: The tenant.
-        unsynced: How many of its customers would be demoted so by what is unsynced.
+        order_loss: How many customers would be demoted so, or have been within the last 24 hours.
     """
-    row = connection.execute(SQL.measure, {"tenant_id": tenant_id, "unsynced": unsynced}).one()
+    row = connection.execute(SQL.judge, {"tenant_id": tenant_id, "order_loss": order_loss}).one()
     return GateMeasurement(row.order_loss, row.classified, row.is_excess)
 
 
@@ -126,11 +126,15 @@ def evaluate_gate(
     if allowed and was_held:
         _release(connection, tenant_id, writer.released_by)
         return False
-    unsynced: int = connection.execute(
-        SQL.count_order_loss,
-        {"tenant_id": tenant_id, "as_of": writer.as_of or now(connection)},
-    ).scalar_one()
-    measured = measure(connection, tenant_id, unsynced) if unsynced else None
+    scope = {
+        "tenant_id": tenant_id,
+        "tenant_ids": [tenant_id],
+        "as_of": writer.as_of or now(connection),
+    }
+    measured = None
+    if connection.execute(SQL.has_unsynced_order_loss, scope).scalar_one():
+        order_loss: int = connection.execute(SQL.count_order_loss, scope).scalar_one()
+        measured = judge(connection, tenant_id, order_loss)
     if measured is None or not measured.is_excess:
         if was_held and may_release:
             _release(connection, tenant_id, FULL_RUN)

@@ -2,9 +2,15 @@
 -- Whether a hold is in force.
 SELECT EXISTS (SELECT FROM leora_pipeline.hold_in_force WHERE tenant_id = :tenant_id)
 
--- name: count_order_loss
+-- name: has_unsynced_order_loss
+-- Whether the demotion by order loss of any customer of a tenant is unsynced.
+SELECT EXISTS (
+-- include: core.customers.gate.unsynced_order_loss
+)
+
+-- name: unsynced_order_loss
 -- The customers of a tenant whose demotion by order loss is unsynced; an index finds the few.
-SELECT count(*)
+SELECT s.customer_id
 FROM leora_pipeline.tenant_thresholds(
   ARRAY[CAST(:tenant_id AS uuid)], CAST(:as_of AS timestamptz)
 ) AS q
@@ -17,24 +23,44 @@ WHERE s.tenant_id = :tenant_id
     q.active_since, q.target_since
   )
 
--- name: measure
--- The unsynced demotions by order loss, and those of the last 24 hours, against the tenant's limits.
--- Those that a run was allowed to make are left out. The classified customers are counted only as
--- far as it takes to know that there are enough of them.
+-- name: recent_order_loss
+-- The customers of tenants that order loss has demoted within the last 24 hours, and the type that each
+-- had before. Demotions that a run was allowed to make are left out.
+SELECT
+  t.tenant_id, t.customer_id, max(leora_pipeline.type_rank(t.from_type)) AS rank_before
+FROM leora_pipeline.account_type_transition AS t
+LEFT JOIN leora_pipeline.tenant_run AS r ON r.tenant_id = t.tenant_id AND r.run_id = t.run_id
+WHERE t.tenant_id = ANY (CAST(:tenant_ids AS uuid[])) AND t.cause = 'order removed'
+  AND t.recorded_at > clock_timestamp() - interval '24 hours'
+  AND NOT COALESCE(r.mass_change_allowed, false)
+GROUP BY t.tenant_id, t.customer_id
+
+-- name: count_order_loss
+-- The customers of a tenant whose demotion by order loss is unsynced, and those demoted so within the
+-- last 24 hours that still are: each once, however often its orders came and went.
+SELECT count(*)
+FROM (
+-- include: core.customers.gate.unsynced_order_loss
+  UNION
+  SELECT s.customer_id
+  FROM (
+-- include: core.customers.gate.recent_order_loss
+  ) AS l
+  JOIN leora_pipeline.customer_state AS s
+    ON s.tenant_id = l.tenant_id AND s.customer_id = l.customer_id
+  WHERE leora_pipeline.type_rank(s.account_type) < l.rank_before
+) AS lost
+
+-- name: judge
+-- Customers demoted by order loss against the tenant's limits. The classified customers are counted only
+-- as far as it takes to know that there are enough of them.
 SELECT
   l.order_loss,
   k.classified,
   l.order_loss > q.gate_customers AND l.order_loss > q.gate_percent / 100 * k.classified
     AS is_excess
 FROM leora_pipeline.effective_policy(:tenant_id) AS q
-CROSS JOIN LATERAL (
-  SELECT CAST(:unsynced AS bigint) + count(*) AS order_loss
-  FROM leora_pipeline.account_type_transition AS t
-  LEFT JOIN leora_pipeline.tenant_run AS r ON r.tenant_id = t.tenant_id AND r.run_id = t.run_id
-  WHERE t.tenant_id = :tenant_id AND t.cause = 'order removed'
-    AND t.recorded_at > clock_timestamp() - interval '24 hours'
-    AND NOT COALESCE(r.mass_change_allowed, false)
-) AS l
+CROSS JOIN (SELECT CAST(:order_loss AS bigint) AS order_loss) AS l
 CROSS JOIN LATERAL (
   SELECT count(*) AS classified
   FROM (

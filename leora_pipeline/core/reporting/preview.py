@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from leora_pipeline.core.account_types import UNCLASSIFIED, Transition
 from leora_pipeline.core.crm.tenants import Tenant
-from leora_pipeline.core.customers.gate import measure
+from leora_pipeline.core.customers.gate import judge
 from leora_pipeline.core.database.connection import now, transaction, tune_for_whole_tables
 from leora_pipeline.core.database.statements import statements
 
@@ -102,6 +102,7 @@ def preview(
         tune_for_whole_tables(connection)
         scope = {"tenant_ids": [tenant.tenant_id for tenant in tenants], "as_of": as_of}
         previews = {tenant.tenant_id: TenantPreview(tenant.slug) for tenant in tenants}
+        new_order_loss: Counter[object] = Counter()
         order_loss: Counter[object] = Counter()
         for row in connection.execute(SQL.preview_counts, scope):
             seen = previews[row.tenant_id]
@@ -110,13 +111,14 @@ def preview(
                 continue
             seen.current[row.crm_type or UNCLASSIFIED] += row.customers
             seen.expected[row.account_type] += row.customers
+            new_order_loss[row.tenant_id] += row.new_order_loss
             order_loss[row.tenant_id] += row.order_loss
             if row.crm_type != row.account_type:
                 seen.transitions.append(Transition(row.crm_type, row.account_type, row.customers))
         for tenant in tenants:
             seen = previews[tenant.tenant_id]
-            if order_loss[tenant.tenant_id]:
-                seen.would_be_held = measure(
+            if new_order_loss[tenant.tenant_id]:
+                seen.would_be_held = judge(
                     connection, tenant.tenant_id, order_loss[tenant.tenant_id]
                 ).is_excess
         if limit and any(seen.incorrect for seen in previews.values()):
