@@ -122,3 +122,43 @@ def mail_server() -> Iterator[Mailbox]:
         yield mailbox
     finally:
         controller.stop()
+
+
+@contextmanager
+def bad_receiver(manner: str) -> Iterator[str]:
+    """Runs a webhook that never answers as it should, and yields its Apprise URL.
+
+    Args:
+        manner: ``drips`` its answer byte by byte, ``hangs``, ``hangs up``, or ``refuses`` to be
+            connected to.
+    """
+    ended = threading.Event()
+
+    def serve(server: socket.socket) -> None:
+        while not ended.is_set():
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                while manner != "hangs up" and not ended.wait(0.05):
+                    if manner == "drips":
+                        try:
+                            connection.send(b"H")
+                        except OSError:
+                            break
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+        url = f"json://127.0.0.1:{server.getsockname()[1]}/"
+        if manner == "refuses":
+            server.close()
+            yield url
+            return
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        try:
+            yield url
+        finally:
+            ended.set()
+            thread.join()

@@ -16,11 +16,12 @@ from leora_pipeline.cli.output import (
     print_table,
 )
 from leora_pipeline.core.alerting.addresses import add_tenant_url, remove_tenant_url, tenant_urls
-from leora_pipeline.core.alerting.channels import Message, send, shown_url
+from leora_pipeline.core.alerting.channels import Message, shown_url
 from leora_pipeline.core.alerting.delivery import deliver_messages
 from leora_pipeline.core.alerting.digest import write_digests
 from leora_pipeline.core.alerting.incidents import sync_incidents
 from leora_pipeline.core.alerting.outbox import read_unsent
+from leora_pipeline.core.alerting.sending import Sender
 from leora_pipeline.core.crm.tenants import find_tenants
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.errors import WrongUsageError
@@ -156,7 +157,8 @@ def test(tenant_slugs: tuple[str, ...]) -> None:
     message = Message(
         title="[Leora] test", body="Alerts arrive here.", type="info", key="leora/test"
     )
-    errors = {url: send(url, message) for url in addresses}
+    with Sender() as sender:
+        errors = {url: sender.send(url, message) for url in addresses}
     for url, error in errors.items():
         echo(f"{MARKS['failed'] if error else MARKS['passed']} {error or shown_url(url)}")
     if any(errors.values()):

@@ -24,10 +24,6 @@ _DRAW_TITLE = {"workflow", "workflows"}
 """Services that draw it in a title, too, which Apprise leaves as it is."""
 
 
-SEND_TIMEOUT_SECONDS = 20
-"""How long one address may take for one message."""
-
-
 @dataclass(frozen=True)
 class Message:
     """What an address is sent.
@@ -47,6 +43,8 @@ class Message:
 
 def send(url: str, message: Message) -> str | None:
     """Sends a message to one address, an Apprise URL.
+
+    It takes as long as the receiver does: `sending` sets a limit.
 
     Returns:
         None, or why that failed, on one line, without secrets.
@@ -73,7 +71,6 @@ def send(url: str, message: Message) -> str | None:
         body=body,
         notify_type=message.type,
         body_format=apprise.NotifyFormat.TEXT,
-        timeout=SEND_TIMEOUT_SECONDS,
     )
     if result:
         return None

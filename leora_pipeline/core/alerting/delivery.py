@@ -14,7 +14,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from leora_pipeline.core.alerting.addresses import tenant_urls
-from leora_pipeline.core.alerting.channels import Message, fingerprint, send
+from leora_pipeline.core.alerting.channels import Message, fingerprint
+from leora_pipeline.core.alerting.sending import Sender
 from leora_pipeline.core.backoff import Backoff
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.statements import statements
@@ -70,24 +71,33 @@ def deliver_messages(
         own_urls = tenant_urls(connection)
     sent = failed = unaddressed = 0
     errors: dict[str, None] = {}
-    for message in due:
-        urls = {
-            fingerprint(url): url for url in [*alert_urls, *own_urls.get(message.tenant_id, [])]
-        }
-        if not urls:
-            unaddressed += 1
-            continue
-        failures, is_sent = _deliver(engine, message.tenant_id, message.message_id, urls, deadline)
-        sent += is_sent
-        failed += bool(failures)
-        errors |= dict.fromkeys(failures)
-        if time.monotonic() > deadline:
-            break
+    with Sender() as sender:
+        for message in due:
+            urls = {
+                fingerprint(url): url for url in [*alert_urls, *own_urls.get(message.tenant_id, [])]
+            }
+            if not urls:
+                unaddressed += 1
+                continue
+            failures, is_sent = _deliver(
+                engine, sender, message.tenant_id, message.message_id, urls, deadline=deadline
+            )
+            sent += is_sent
+            failed += bool(failures)
+            errors |= dict.fromkeys(failures)
+            if time.monotonic() > deadline:
+                break
     return Delivery(sent, failed, unaddressed, tuple(errors))
 
 
 def _deliver(
-    engine: sa.Engine, tenant_id: UUID, message_id: int, urls: Mapping[str, str], deadline: float
+    engine: sa.Engine,
+    sender: Sender,
+    tenant_id: UUID,
+    message_id: int,
+    urls: Mapping[str, str],
+    *,
+    deadline: float,
 ) -> tuple[list[str], bool]:
     """Delivers one message to those of its addresses that lack it, in a transaction for each.
 
@@ -117,7 +127,7 @@ def _deliver(
                 return failures, False
             tried.add(chosen)
             type_ = "success" if message.event == "resolved" else _TYPES[message.severity]
-            error = send(
+            error = sender.send(
                 urls[chosen],
                 Message(message.title, message.body, type_, f"{tenant_id}/{message.kind}"),
             )

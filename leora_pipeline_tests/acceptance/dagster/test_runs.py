@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from leora_pipeline.core.alerting.channels import SEND_TIMEOUT_SECONDS
+from leora_pipeline.core.alerting.sending import SEND_TIMEOUT_SECONDS
 from leora_pipeline.core.errors import WrongUsageError
 from leora_pipeline.core.reporting.problems import find_problems
 from leora_pipeline.core.reporting.status import read_status

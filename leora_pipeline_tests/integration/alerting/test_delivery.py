@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -14,15 +15,16 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 from apprise.plugins.custom_json import NotifyJSON
+from psutil import Process
 
-from leora_pipeline.core.alerting import channels
+from leora_pipeline.core.alerting import sending
 from leora_pipeline.core.alerting.channels import Message, fingerprint, send
 from leora_pipeline.core.alerting.delivery import Delivery, deliver_messages
 from leora_pipeline.core.alerting.incidents import sync_incidents
 from leora_pipeline.core.reporting.status import read_status
 from leora_pipeline_tests.crm_builder import CrmBuilder
 from leora_pipeline_tests.processes import BIN, environment
-from leora_pipeline_tests.receivers import Webhook, webhook
+from leora_pipeline_tests.receivers import Webhook, bad_receiver, webhook
 
 
 @pytest.fixture
@@ -306,17 +308,26 @@ def test_a_message_longer_than_a_service_takes_comes_in_parts(
     assert [line for line in lines if line in received] == lines
 
 
-def test_an_address_that_does_not_answer_is_given_up_in_time(
-    hook: Webhook, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("manner", ["drips", "hangs", "refuses", "hangs up"])
+def test_a_receiver_that_never_answers_costs_its_own_time_alone(
+    engine: sa.Engine, cellar: Cellar, hook: Webhook, monkeypatch: pytest.MonkeyPatch, manner: str
 ) -> None:
-    monkeypatch.setattr(channels, "SEND_TIMEOUT_SECONDS", 0.3)
-    go_on = Event()
-    hook.on_call = lambda: go_on.wait(30)
-    try:
-        error = send(hook.url, Message("title", "body", "info", "key"))
-    finally:
-        go_on.set()
-    assert "did not finish" in (error or "")
+    monkeypatch.setattr(sending, "SEND_TIMEOUT_SECONDS", 2)
+    monkeypatch.setattr(sending, "SLOW_AFTER_SECONDS", 1)
+    for _ in range(3):
+        cellar.goes_wrong()
+        cellar.recovers()
+
+    with bad_receiver(manner) as url:
+        before, running = Process().children(), set(threading.enumerate())
+        done = deliver_messages(engine, [url, hook.url])
+
+    assert (done.sent, done.failed) == (0, 3), "no end is sent where the beginning has not come"
+    assert hook.titles == [OPENED, RESOLVED] * 3
+    was_skipped = any("too slow to answer a moment ago" in error for error in done.errors)
+    assert was_skipped == (manner in {"drips", "hangs"}), "it is waited for once"
+    assert Process().children() == before
+    assert set(threading.enumerate()) <= running
 
 
 def test_a_tick_that_has_no_time_left_leaves_the_rest_to_the_next(
