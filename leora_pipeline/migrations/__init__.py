@@ -33,6 +33,7 @@ from leora_pipeline.core.crm.requirements import (
     require_hook_access,
     require_own_schema,
     require_released,
+    strange_owners,
 )
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.statements import statements
@@ -74,7 +75,6 @@ def is_installed(engine: sa.Engine, *, triggers: bool = True, owner: str | None 
         UnfitDatabaseError: The schema is one from before the first release, or somebody else's.
     """
     with transaction(engine) as connection:
-        require_own_schema(connection)
         return (
             _is_current(connection)
             and not (triggers and missing_triggers(connection))
@@ -84,6 +84,7 @@ def is_installed(engine: sa.Engine, *, triggers: bool = True, owner: str | None 
 
 def _is_current(connection: sa.Connection) -> bool:
     """Returns whether tables, functions and grants are those of this version."""
+    require_own_schema(connection)
     installed = installed_schema(connection)
     require_released(installed)
     return (
@@ -224,7 +225,7 @@ def remove_schema(engine: sa.Engine) -> None:
     nothing.
 
     Raises:
-        UnfitDatabaseError: The schema is one of a newer version, something in it is not the
+        UnfitDatabaseError: The schema is one of a newer version, it or something in it is not the
             pipeline's or not this role's, or something outside depends on it.
         LeoraError: A table of the CRM stayed locked.
     """
@@ -239,12 +240,14 @@ def remove_schema(engine: sa.Engine) -> None:
     def remove(connection: sa.Connection) -> None:
         connection.execute(SQL.lock_migration)
         obstacles = connection.execute(SQL.obstacles, {"relations": known}).scalars().all()
-        if not any(obstacle.startswith("it belongs to role") for obstacle in obstacles):
+        strangers = strange_owners(connection)
+        if not strangers and not any(o.startswith("it belongs to role") for o in obstacles):
             _require_known(installed_schema(connection))
-        if obstacles:
+        if strangers or obstacles:
             raise UnfitDatabaseError(
                 f"the schema {SCHEMA} cannot be removed, and nothing was changed: "
-                f"{'; '.join(obstacles)}; see to that, and run this again"
+                f"{'; '.join(dict.fromkeys([*strangers, *obstacles]))}; see to that, and run this "
+                "again"
             )
         connection.exec_driver_sql(_removal_sql())
 

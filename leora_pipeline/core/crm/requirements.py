@@ -149,21 +149,30 @@ def _require_access(
         )
 
 
+def strange_owners(connection: sa.Connection) -> list[str]:
+    """Returns what makes the schema one that this role must not trust; nothing where it may.
+
+    The owner is this role or one that it belongs to, ``leora_owner``, or one that the CRM trusts
+    anyway: a superuser, the database's owner, or that of the CRM's tables. A superuser, who counts
+    as a member of every role, trusts the last four alone.
+    """
+    return list(connection.execute(SQL.strange_owners).scalars())
+
+
 def require_own_schema(connection: sa.Connection) -> None:
     """Refuses a schema that is somebody else's, or holds what is: it could act as this role.
 
-    The owner is this role or one that it belongs to, ``leora_owner``, or one that the CRM trusts
-    anyway: a superuser, the database's owner, or that of the CRM's tables.
+    Nothing in the schema may be called before this.
 
     Raises:
         UnfitDatabaseError: It is.
     """
-    strangers = connection.execute(SQL.strange_owners).scalars().all()
+    strangers = strange_owners(connection)
     if strangers:
         named = ", ".join(strangers[:5]) + (" and more" if strangers[5:] else "")
         raise UnfitDatabaseError(
             f"the schema leora_pipeline cannot be trusted: {named}; have a superuser "
-            "drop what is not the pipeline's, or hand it over (`leora migrate --owner leora_owner`)"
+            "drop what is not the pipeline's, or connect as the role that installed it"
         )
 
 

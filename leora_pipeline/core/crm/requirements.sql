@@ -41,7 +41,8 @@ WHERE a.attrelid = to_regclass(quote_ident(:table)) AND a.attnum > 0 AND NOT a.a
   AND has_column_privilege(a.attrelid, a.attnum, 'SELECT')
 
 -- name: strange_owners
--- What makes the schema one that this role must not trust: its owner, or that of an object in it.
+-- What makes the schema one that this role must not trust: its owner, or that of an object in it. (A
+-- superuser counts as a member of every role, a stranger's too.)
 WITH schema AS (
   SELECT oid, nspowner FROM pg_namespace WHERE nspname = 'leora_pipeline'
 ),
@@ -61,7 +62,9 @@ objects AS (
 SELECT 'it belongs to role ' || r.rolname AS stranger
 FROM schema AS n
 JOIN pg_roles AS r ON r.oid = n.nspowner
-WHERE NOT pg_has_role(r.oid, 'USAGE') AND r.rolname <> 'leora_owner' AND NOT r.rolsuper
+JOIN pg_roles AS me ON me.rolname = current_user
+WHERE (me.rolsuper OR NOT pg_has_role(r.oid, 'USAGE'))
+  AND r.rolname <> 'leora_owner' AND NOT r.rolsuper
   AND r.oid <> (SELECT datdba FROM pg_database WHERE datname = current_database())
   AND r.oid IS DISTINCT FROM (SELECT relowner FROM pg_class WHERE oid = to_regclass('"Customer"'))
 UNION ALL

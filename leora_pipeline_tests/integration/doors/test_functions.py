@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import pytest
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from leora_pipeline import UnfitDatabaseError, update_account_types
 from leora_pipeline.core.crm.requirements import require_fit_database
 from leora_pipeline.core.database.connection import transaction
-from leora_pipeline.migrations import install_schema
+from leora_pipeline.migrations import install_schema, remove_schema
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 from leora_pipeline_tests.roles import connected_as, made_role
 
@@ -193,3 +193,25 @@ def test_a_schema_that_somebody_else_made_before_is_refused(crm: sa.Engine, crm_
         ):
             install_schema(owner)
         build.run("DROP SCHEMA leora_pipeline")
+
+
+@pytest.mark.parametrize("attempt", [install_schema, remove_schema, require_fit_database])
+def test_a_superuser_calls_nothing_in_a_schema_that_somebody_else_made_before(
+    crm: sa.Engine, attempt: Callable[[sa.Engine], None]
+) -> None:
+    """PostgreSQL takes a superuser for a member of every role, which is no reason to trust one."""
+    build = CrmBuilder(crm)
+    with made_role(build) as name:
+        build.run(f"CREATE SCHEMA leora_pipeline AUTHORIZATION {name}")
+        with connected_as(crm, name) as stranger:
+            own = CrmBuilder(stranger)
+            own.run("CREATE TABLE leora_pipeline.alembic_version AS SELECT '0001' AS version_num")
+            own.run(
+                "CREATE FUNCTION leora_pipeline.functions_fingerprint() RETURNS text "
+                "LANGUAGE plpgsql AS $$ BEGIN "
+                "RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$"
+            )
+
+        with pytest.raises(UnfitDatabaseError, match=f"it belongs to role {name}"):
+            attempt(crm)
+        build.run("DROP SCHEMA leora_pipeline CASCADE")
