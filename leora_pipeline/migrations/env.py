@@ -19,7 +19,8 @@ else:
     )
     print_ = context.get_context().impl.static_output
     print_("BEGIN;")
-    print_(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};")
+    # One that is there may be somebody's who could replace what the functions call.
+    print_(f"CREATE SCHEMA {SCHEMA};")
     context.run_migrations()
     for text in definitions():
         print_(text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
 from collections.abc import Callable, Iterator
 from uuid import UUID
 
@@ -11,8 +13,9 @@ import sqlalchemy as sa
 from leora_pipeline import UnfitDatabaseError, update_account_types
 from leora_pipeline.core.crm.requirements import require_fit_database
 from leora_pipeline.core.database.connection import transaction
-from leora_pipeline.migrations import install_schema, remove_schema
+from leora_pipeline.migrations import install_schema, print_schema, remove_schema
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
+from leora_pipeline_tests.databases import psql
 from leora_pipeline_tests.roles import connected_as, made_role
 
 EVIL_COLUMN = (
@@ -215,3 +218,21 @@ def test_a_superuser_calls_nothing_in_a_schema_that_somebody_else_made_before(
         with pytest.raises(UnfitDatabaseError, match=f"it belongs to role {name}"):
             attempt(crm)
         build.run("DROP SCHEMA leora_pipeline CASCADE")
+
+
+def test_the_printed_sql_installs_nothing_in_a_schema_that_is_there(
+    crm: sa.Engine, crm_url: str
+) -> None:
+    """Its owner could replace what the functions call, which run as whoever runs the SQL."""
+    build = CrmBuilder(crm)
+    printed = io.StringIO()
+    print_schema(printed)
+    with made_role(build) as name:
+        build.run(f"CREATE SCHEMA leora_pipeline AUTHORIZATION {name}")
+
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            psql(crm_url, printed.getvalue())
+
+        assert 'schema "leora_pipeline" already exists' in failed.value.stderr
+        assert build.run("SELECT FROM pg_trigger WHERE tgname LIKE 'leora%'") == []
+        build.run("DROP SCHEMA leora_pipeline")
