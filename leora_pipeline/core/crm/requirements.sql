@@ -82,23 +82,28 @@ WITH schema AS (
   SELECT oid, nspowner, nspacl FROM pg_namespace WHERE nspname = 'leora_pipeline'
 ),
 granted AS (
-  -- On the CRM's tables, by name: what owning the table gives cannot be revoked.
+  -- On the CRM's tables, by name: what owning the table gives cannot be revoked. Triggers of the one
+  -- that the pipeline writes run as the pipeline, whoever made them.
   SELECT
     1 AS place,
     'TRIGGER' AS privilege,
     c.oid::regclass::text AS object,
-    'which `leora migrate` alone needs' AS why,
-    a.grantee
+    CASE WHEN a.grantee IN ((SELECT nspowner FROM schema), COALESCE(to_regrole('leora_owner'), 0))
+         THEN 'which `leora migrate` alone needs'
+         ELSE 'whose triggers run as whoever writes to it' END AS why,
+    a.grantee,
+    a.is_grantable
   FROM pg_class AS c
   CROSS JOIN LATERAL aclexplode(c.relacl) AS a
   WHERE c.oid IN (to_regclass('"Customer"'), to_regclass('"Order"'))
     AND a.privilege_type = 'TRIGGER' AND a.grantee <> c.relowner
-    AND a.grantee IN (
+    AND (c.oid = to_regclass('"Customer"') OR a.grantee IN (
       0, (SELECT nspowner FROM schema), to_regrole('leora_owner'), to_regrole('leora_runtime'),
       to_regrole(quote_ident(current_user))
-    )
+    ))
   UNION ALL
-  SELECT 2, 'CREATE', 'DATABASE ' || quote_ident(d.datname), 'which `leora migrate` alone needs', a.grantee
+  SELECT 2, 'CREATE', 'DATABASE ' || quote_ident(d.datname), 'which `leora migrate` alone needs', a.grantee,
+    a.is_grantable
   FROM pg_database AS d
   CROSS JOIN LATERAL aclexplode(d.datacl) AS a
   WHERE d.datname = current_database() AND a.privilege_type = 'CREATE' AND a.grantee <> d.datdba
@@ -106,36 +111,59 @@ granted AS (
       (SELECT nspowner FROM schema), to_regrole('leora_owner'), to_regrole('leora_runtime')
     )
   UNION ALL
+  -- To attach a trigger function takes the privilege; what is attached runs without it.
   SELECT 3, 'EXECUTE', 'FUNCTION ' || p.oid::regprocedure, 'which runs as ' || pg_get_userbyid(p.proowner),
-    a.grantee
+    a.grantee, a.is_grantable
   FROM pg_proc AS p
   JOIN schema AS n ON p.pronamespace = n.oid
   CROSS JOIN LATERAL aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) AS a
-  WHERE a.grantee = 0
+  WHERE a.grantee = 0 OR p.prorettype = 'trigger'::regtype AND a.grantee <> p.proowner
   UNION ALL
-  SELECT 4, 'CREATE', 'SCHEMA leora_pipeline', 'which is the owner''s alone', a.grantee
+  SELECT 4, 'CREATE', 'SCHEMA leora_pipeline', 'which is the owner''s alone', a.grantee, a.is_grantable
   FROM schema AS n
   CROSS JOIN LATERAL aclexplode(n.nspacl) AS a
   WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner
   UNION ALL
-  SELECT 5, 'CREATE', 'SCHEMA ' || quote_ident(n.nspname), 'where everybody finds what it makes', a.grantee
+  SELECT 5, 'CREATE', 'SCHEMA ' || quote_ident(n.nspname), 'where everybody finds what it makes', a.grantee,
+    a.is_grantable
   FROM pg_class AS c
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
   CROSS JOIN LATERAL aclexplode(n.nspacl) AS a
-  WHERE c.oid = to_regclass('"Customer"') AND a.privilege_type = 'CREATE' AND a.grantee = 0
+  LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+  WHERE c.oid = to_regclass('"Customer"') AND a.privilege_type = 'CREATE'
+    AND a.grantee NOT IN (n.nspowner, c.relowner) AND r.rolsuper IS NOT TRUE
+    AND a.grantee <> (SELECT datdba FROM pg_database WHERE datname = current_database())
   UNION ALL
-  SELECT DISTINCT 6, 'ALL', c.oid::regclass::text, 'which holds secrets', a.grantee
+  SELECT DISTINCT 6, 'ALL', c.oid::regclass::text,
+    CASE c.relname WHEN 'own_write' THEN 'which hides changes from capture' ELSE 'which holds secrets' END,
+    a.grantee, false
+  FROM pg_class AS c
+  JOIN schema AS n ON c.relnamespace = n.oid
+  CROSS JOIN LATERAL (
+    SELECT grantee FROM aclexplode(c.relacl)
+    UNION ALL
+    SELECT x.grantee FROM pg_attribute AS t CROSS JOIN LATERAL aclexplode(t.attacl) AS x
+    WHERE t.attrelid = c.oid
+  ) AS a
+  WHERE c.relname IN ('tenant_alert_url', 'own_write')
+    AND a.grantee NOT IN (c.relowner, COALESCE(to_regrole('leora_runtime'), 0))
+  UNION ALL
+  SELECT 7, a.privilege_type, c.oid::regclass::text,
+    CASE a.privilege_type WHEN 'TRIGGER' THEN 'whose triggers run as whoever writes to it'
+         ELSE 'which is about all tenants' END,
+    a.grantee, a.is_grantable
   FROM pg_class AS c
   JOIN schema AS n ON c.relnamespace = n.oid
   CROSS JOIN LATERAL aclexplode(c.relacl) AS a
-  WHERE c.relname = 'tenant_alert_url'
-    AND a.grantee NOT IN (c.relowner, COALESCE(to_regrole('leora_runtime'), 0))
+  WHERE c.relname NOT IN ('tenant_alert_url', 'own_write')
+    AND (a.privilege_type = 'TRIGGER' AND a.grantee <> c.relowner OR a.grantee = 0)
 )
 SELECT format(
-  '%s has %s on %s, %s (REVOKE %s ON %s FROM %s)',
+  '%s has %s on %s, %s (REVOKE %s ON %s FROM %s%s)',
   CASE g.grantee WHEN 0 THEN 'everybody' ELSE 'role ' || pg_get_userbyid(g.grantee) END,
   g.privilege, g.object, g.why, g.privilege, g.object,
-  CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END
+  CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END,
+  CASE WHEN g.is_grantable THEN ' CASCADE' ELSE '' END
 ) AS door
 FROM granted AS g
 UNION ALL
