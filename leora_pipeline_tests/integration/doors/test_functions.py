@@ -122,6 +122,28 @@ def test_no_setting_of_a_writers_switches_capture_off(
     assert build.pending() == {customer}
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        """UPDATE "Order" SET status = 'CANCELLED' WHERE {read_only}""",
+        """DELETE FROM "Order" WHERE {read_only}""",
+        """UPDATE "Customer" SET "accountType" = 'PROSPECT' WHERE {read_only}""",
+    ],
+)
+def test_no_write_makes_its_transaction_read_only_before_it_is_captured(
+    engine: sa.Engine, build: CrmBuilder, tenant: UUID, write: str
+) -> None:
+    customer = build.customer(tenant, orders=(ago(days=1),))
+    update_account_types(engine=engine)
+    read_only = "set_config('transaction_read_only', 'on', true) = 'on'"
+
+    with pytest.raises(sa.exc.DBAPIError, match="read-only transaction"):
+        build.run(write.format(read_only=read_only))
+
+    build.run(write.format(read_only="true"))
+    assert build.pending() == {customer}
+
+
 def test_the_marks_of_own_writes_and_of_tickets_are_out_of_the_crms_reach(
     engine: sa.Engine, build: CrmBuilder
 ) -> None:
