@@ -31,6 +31,7 @@ from leora_pipeline.core.crm.requirements import (
     installed_schema,
     missing_triggers,
     require_hook_access,
+    require_own_names,
     require_own_schema,
     require_released,
     strange_owners,
@@ -84,6 +85,7 @@ def is_installed(engine: sa.Engine, *, triggers: bool = True, owner: str | None 
 
 def _is_current(connection: sa.Connection) -> bool:
     """Returns whether tables, functions and grants are those of this version."""
+    require_own_names(connection)
     require_own_schema(connection)
     installed = installed_schema(connection)
     require_released(installed)
@@ -163,6 +165,7 @@ def _run_text(connection: sa.Connection, text: str) -> None:
 def _require_owner(engine: sa.Engine, owner: str) -> None:
     """Refuses an owner that is none, or could not do what the functions of an owner have to."""
     with transaction(engine) as connection:
+        require_own_names(connection)
         if not connection.execute(GRANTS_SQL.role_exists, {"role": owner}).scalar_one():
             raise UnfitDatabaseError(
                 f"there is no role {owner}; `leora migrate --sql --roles` prints what makes "
@@ -238,6 +241,7 @@ def remove_schema(engine: sa.Engine) -> None:
     ]
 
     def remove(connection: sa.Connection) -> None:
+        require_own_names(connection)
         connection.execute(SQL.lock_migration)
         obstacles = connection.execute(SQL.obstacles, {"relations": known}).scalars().all()
         strangers = strange_owners(connection)

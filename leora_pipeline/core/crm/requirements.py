@@ -68,6 +68,7 @@ def require_fit_database(
             out of reach, row level security filters a table, or the schema is not migrated.
     """
     with transaction(engine) as connection:
+        require_own_names(connection)
         version = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one())
         if version < OLDEST_POSTGRES * 10_000:
             raise UnfitDatabaseError(
@@ -146,6 +147,32 @@ def _require_access(
         raise UnfitDatabaseError(
             f"role {access[0].role} lacks {', '.join(denied)}; grant it (`leora migrate --sql "
             "--roles` prints what makes roles with all that it takes), or connect as another role"
+        )
+
+
+def require_own_names(connection: sa.Connection) -> None:
+    """Refuses a role for which somebody else may have put operators or tables in place.
+
+    The names that a statement uses are looked up in the schemas of the search path, where what fits
+    better than PostgreSQL's own operators and functions takes their place, and runs as this role.
+    Nothing else may be run before this.
+
+    Raises:
+        UnfitDatabaseError: Somebody whom this role must not trust owns the schema of its name; or
+            it is a superuser, and somebody may create in a schema of its search path.
+    """
+    schemas = connection.execute(SQL.searched_schemas).scalars().all()
+    search_path = connection.execute(SQL.search_path).scalar_one()
+    connection.execute(SQL.search_postgres_alone)
+    strangers = connection.execute(SQL.strange_names, {"schemas": schemas}).scalars().all()
+    connection.exec_driver_sql(
+        f"SET LOCAL search_path = {search_path}", execution_options={"no_parameters": True}
+    )
+    if strangers:
+        raise UnfitDatabaseError(
+            "what this role runs could be replaced by somebody else's: "
+            f"{'; '.join(strangers)}; see to that, or connect as a role that can do less "
+            "(leora_owner for `leora migrate`, leora_runtime for all else)"
         )
 
 

@@ -6,6 +6,50 @@ JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdroppe
 WHERE c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid)
   AND c.relname IN ('Tenant', 'Customer', 'Order')
 
+-- name: search_path
+-- Where this role looks for names, as it is set.
+SHOW search_path
+
+-- name: searched_schemas
+-- The schemas in which this role finds what it names.
+SELECT s::text FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) AS s
+
+-- name: search_postgres_alone
+-- So that nothing that somebody else made takes the place of what is PostgreSQL's.
+SET LOCAL search_path = pg_catalog
+
+-- name: strange_names
+-- What lets somebody whom this role must not trust put something of his own where it finds its
+-- operators and tables: the schema of the role's name, which comes first; for a superuser, any.
+WITH me AS (
+  SELECT r.oid, r.rolname, r.rolsuper, d.datdba
+  FROM pg_roles AS r
+  JOIN pg_database AS d ON d.datname = current_database()
+  WHERE r.rolname = current_user
+)
+SELECT format('the schema %I belongs to role %I', n.nspname, r.rolname)
+FROM me
+JOIN pg_namespace AS n ON n.nspname = me.rolname
+JOIN pg_roles AS r ON r.oid = n.nspowner
+WHERE n.nspname = ANY (CAST(:schemas AS text[]))
+  AND r.oid NOT IN (me.oid, me.datdba, 'pg_database_owner'::regrole) AND NOT r.rolsuper
+UNION ALL
+SELECT format(
+  '%s may create in schema %I (REVOKE CREATE ON SCHEMA %I FROM %s)',
+  COALESCE('role ' || r.rolname, 'everybody'), n.nspname, n.nspname,
+  COALESCE(quote_ident(r.rolname), 'PUBLIC')
+)
+FROM me
+JOIN pg_namespace AS n ON n.nspname = ANY (CAST(:schemas AS text[]))
+CROSS JOIN LATERAL aclexplode(n.nspacl) AS a
+LEFT JOIN pg_roles AS r ON r.oid = a.grantee
+WHERE me.rolsuper AND a.privilege_type = 'CREATE'
+  AND a.grantee NOT IN (n.nspowner, me.datdba) AND r.rolsuper IS NOT TRUE
+  AND NOT EXISTS (
+    SELECT FROM pg_class AS c
+    WHERE c.relnamespace = n.oid AND c.relname = 'Customer' AND c.relowner = a.grantee
+  )
+
 -- name: access
 -- For each of the CRM's tables: whether row level security filters it for a role, and the privileges
 -- that are missing. (What row_security_active() says of this role is asked of any.)

@@ -258,3 +258,47 @@ def test_the_printed_sql_installs_nothing_in_a_schema_that_is_there(
         assert 'schema "leora_pipeline" already exists' in failed.value.stderr
         assert build.run("SELECT FROM pg_trigger WHERE tgname LIKE 'leora%'") == []
         build.run("DROP SCHEMA leora_pipeline")
+
+
+PLANTED = (
+    "CREATE FUNCTION {schema}.format(text, name) RETURNS text LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
+    "CREATE FUNCTION {schema}.unlike(name, name) RETURNS boolean LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
+    "CREATE OPERATOR {schema}.!~~ (LEFTARG = name, RIGHTARG = name, FUNCTION = {schema}.unlike)",
+)
+"""What fits some of the pipeline's statements better than what PostgreSQL has by these names."""
+
+
+@pytest.mark.parametrize("everybody", [True, False])
+@pytest.mark.parametrize("attempt", [install_schema, remove_schema, require_fit_database])
+def test_a_superuser_works_in_no_schema_in_which_others_may_create(
+    crm: sa.Engine, attempt: Callable[[sa.Engine], None], everybody: bool
+) -> None:
+    build = CrmBuilder(crm)
+    with made_role(build) as name:
+        grantee = "PUBLIC" if everybody else name
+        build.run(f"GRANT CREATE ON SCHEMA public TO {grantee}")
+        with connected_as(crm, name) as stranger:
+            for sql in PLANTED:
+                CrmBuilder(stranger).run(sql.format(schema="public"))
+
+        with pytest.raises(
+            UnfitDatabaseError, match=rf"\(REVOKE CREATE ON SCHEMA public FROM {grantee}\)"
+        ):
+            attempt(crm)
+
+
+@pytest.mark.parametrize("role", ["leora_runtime", "leora_owner"])
+def test_a_schema_that_somebody_else_named_like_a_role_is_not_where_that_role_looks(
+    engine: sa.Engine, build: CrmBuilder, role: str
+) -> None:
+    """It would come first on its search path, with tables in the place of the CRM's."""
+    with made_role(build) as name, connected_as(engine, role) as connected:
+        build.run(f"CREATE SCHEMA {role} AUTHORIZATION {name}")
+        with connected_as(engine, name) as stranger:
+            CrmBuilder(stranger).run(f"GRANT USAGE ON SCHEMA {role} TO {role}")
+
+        for refused in (require_fit_database, install_schema, remove_schema):
+            with pytest.raises(UnfitDatabaseError, match=f"{role} belongs to role {name}"):
+                refused(connected)
