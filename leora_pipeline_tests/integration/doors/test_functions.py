@@ -16,7 +16,7 @@ from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.migrations import install_schema, print_schema, remove_schema
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
 from leora_pipeline_tests.databases import psql
-from leora_pipeline_tests.roles import connected_as, made_role
+from leora_pipeline_tests.roles import connected_as, made_role, make_roles
 
 EVIL_COLUMN = (
     "CREATE TYPE {schema}.evil AS (value uuid)",
@@ -263,6 +263,8 @@ def test_the_printed_sql_installs_nothing_in_a_schema_that_is_there(
 PLANTED = (
     "CREATE FUNCTION {schema}.format(text, name) RETURNS text LANGUAGE plpgsql AS "
     "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
+    "CREATE FUNCTION {schema}.format(text, name, regclass) RETURNS text LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
     "CREATE FUNCTION {schema}.unlike(name, name) RETURNS boolean LANGUAGE plpgsql AS "
     "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
     "CREATE OPERATOR {schema}.!~~ (LEFTARG = name, RIGHTARG = name, FUNCTION = {schema}.unlike)",
@@ -302,3 +304,17 @@ def test_a_schema_that_somebody_else_named_like_a_role_is_not_where_that_role_lo
         for refused in (require_fit_database, install_schema, remove_schema):
             with pytest.raises(UnfitDatabaseError, match=f"{role} belongs to role {name}"):
                 refused(connected)
+
+
+def test_the_printed_sql_that_makes_the_roles_runs_nothing_of_somebody_elses(
+    crm: sa.Engine, crm_url: str
+) -> None:
+    """An administrator runs it, before anything of the pipeline's could warn him."""
+    build = CrmBuilder(crm)
+    with made_role(build) as name:
+        build.run(f"GRANT CREATE ON SCHEMA public TO {name}")
+        with connected_as(crm, name) as stranger:
+            for sql in PLANTED:
+                CrmBuilder(stranger).run(sql.format(schema="public"))
+
+        make_roles(crm_url)
