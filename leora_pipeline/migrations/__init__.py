@@ -48,6 +48,7 @@ HERE = Path(__file__).parent
 SCHEMA = "leora_pipeline"
 VERSION_TABLE = "alembic_version"
 SQL = statements("leora_pipeline.migrations.schema")
+REQUIREMENTS_SQL = statements("leora_pipeline.core.crm.requirements")
 TRIGGERS_SQL = statements("leora_pipeline.migrations.triggers")
 GRANTS_SQL = statements("leora_pipeline.migrations.grants")
 ROLES_SQL = statements("leora_pipeline.migrations.roles")
@@ -305,6 +306,14 @@ def print_roles(output: TextIO, *, down: bool = False, crm_schema: str = "public
     }
     script = ROLES_SQL.text("drop") if down else ROLES_SQL.text("create").format_map(values)
     output.write(f"{script}\n")
+
+
+def names_requirement() -> str:
+    """Returns the SQL that refuses what `require_own_names` does."""
+    strange_names = REQUIREMENTS_SQL.text("strange_names")
+    return SQL.text("require_own_names").format(
+        strange_names=strange_names.replace("CAST(:schemas AS text[])", "v_schemas")
+    )
 
 
 def revision_sql(file: str) -> str:

@@ -265,6 +265,8 @@ PLANTED = (
     "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
     "CREATE FUNCTION {schema}.format(text, name, regclass) RETURNS text LANGUAGE plpgsql AS "
     "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
+    "CREATE FUNCTION {schema}.quote_ident(name) RETURNS text LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
     "CREATE FUNCTION {schema}.unlike(name, name) RETURNS boolean LANGUAGE plpgsql AS "
     "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
     "CREATE OPERATOR {schema}.!~~ (LEFTARG = name, RIGHTARG = name, FUNCTION = {schema}.unlike)",
@@ -304,6 +306,23 @@ def test_a_schema_that_somebody_else_named_like_a_role_is_not_where_that_role_lo
         for refused in (require_fit_database, install_schema, remove_schema):
             with pytest.raises(UnfitDatabaseError, match=f"{role} belongs to role {name}"):
                 refused(connected)
+
+
+def test_the_printed_sql_runs_nothing_of_somebody_elses_as_a_superuser(
+    crm: sa.Engine, crm_url: str
+) -> None:
+    build = CrmBuilder(crm)
+    printed = io.StringIO()
+    print_schema(printed)
+    build.run("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    with made_role(build) as name, connected_as(crm, name) as stranger:
+        for sql in PLANTED:
+            CrmBuilder(stranger).run(sql.format(schema="public"))
+
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            psql(crm_url, printed.getvalue())
+
+    assert "(REVOKE CREATE ON SCHEMA public FROM PUBLIC)" in failed.value.stderr
 
 
 def test_the_printed_sql_that_makes_the_roles_runs_nothing_of_somebody_elses(
