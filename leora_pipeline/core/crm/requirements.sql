@@ -85,8 +85,9 @@ WHERE a.attrelid = to_regclass(quote_ident(:table)) AND a.attnum > 0 AND NOT a.a
   AND has_column_privilege(a.attrelid, a.attnum, 'SELECT')
 
 -- name: strange_owners
--- What makes the schema one that this role must not trust: its owner, or that of an object in it. (A
--- superuser counts as a member of every role, a stranger's too.)
+-- What makes the schema one that this role must not trust: its owner, or that of an object in it, or
+-- of what a trigger on its tables calls, which outlives the privilege to set it. (A superuser counts as
+-- a member of every role, a stranger's too.)
 WITH schema AS (
   SELECT oid, nspowner FROM pg_namespace WHERE nspname = 'leora_pipeline'
 ),
@@ -119,6 +120,14 @@ SELECT * FROM (
   JOIN schema AS n ON n.nspowner <> o.owner
   ORDER BY 1
 ) AS o
+UNION ALL
+SELECT pg_describe_object('pg_trigger'::regclass, t.oid, 0) || ' belongs to role ' || r.rolname
+FROM schema AS n
+JOIN pg_class AS c ON c.relnamespace = n.oid
+JOIN pg_trigger AS t ON t.tgrelid = c.oid
+JOIN pg_proc AS p ON p.oid = t.tgfoid
+JOIN pg_roles AS r ON r.oid = p.proowner
+WHERE r.oid <> n.nspowner AND NOT r.rolsuper
 
 -- name: open_doors
 -- Privileges that somebody has and nobody needs, each as a line with the statement that ends it.

@@ -206,6 +206,27 @@ def test_a_schema_that_holds_somebody_elses_objects_is_refused(
     build.run(f"REVOKE CREATE ON SCHEMA leora_pipeline FROM {stranger}")
 
 
+def test_a_trigger_that_somebody_set_while_he_could_is_refused(
+    engine: sa.Engine, owner: sa.Engine, build: CrmBuilder, stranger: str
+) -> None:
+    """It would run as the pipeline, though the privilege to set it is gone."""
+    build.run(f"GRANT TRIGGER ON leora_pipeline.customer_state TO {stranger}")
+    with connected_as(engine, stranger) as own:
+        CrmBuilder(own).run(
+            f"CREATE FUNCTION {stranger}.note() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN INSERT INTO {stranger}.proof SELECT current_user; RETURN NULL; END $$"
+        )
+        CrmBuilder(own).run(
+            "CREATE TRIGGER note AFTER INSERT ON leora_pipeline.customer_state "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {stranger}.note()"
+        )
+    build.run(f"REVOKE TRIGGER ON leora_pipeline.customer_state FROM {stranger}")
+
+    for refused in (lambda: require_fit_database(engine), lambda: install_schema(owner)):
+        with pytest.raises(UnfitDatabaseError, match=f"trigger note .* belongs to role {stranger}"):
+            refused()
+
+
 def test_a_schema_that_somebody_else_made_before_is_refused(crm: sa.Engine, crm_url: str) -> None:
     build = CrmBuilder(crm)
     with made_role(build) as name:
