@@ -31,8 +31,10 @@ from leora_pipeline.core.crm.requirements import (
     installed_schema,
     missing_triggers,
     require_hook_access,
+    require_own_names,
     require_own_schema,
     require_released,
+    strange_owners,
 )
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.statements import statements
@@ -46,6 +48,7 @@ HERE = Path(__file__).parent
 SCHEMA = "leora_pipeline"
 VERSION_TABLE = "alembic_version"
 SQL = statements("leora_pipeline.migrations.schema")
+REQUIREMENTS_SQL = statements("leora_pipeline.core.crm.requirements")
 TRIGGERS_SQL = statements("leora_pipeline.migrations.triggers")
 GRANTS_SQL = statements("leora_pipeline.migrations.grants")
 ROLES_SQL = statements("leora_pipeline.migrations.roles")
@@ -74,7 +77,6 @@ def is_installed(engine: sa.Engine, *, triggers: bool = True, owner: str | None 
         UnfitDatabaseError: The schema is one from before the first release, or another role's.
     """
     with transaction(engine) as connection:
-        require_own_schema(connection)
         return (
             _is_current(connection)
             and not (triggers and missing_triggers(connection))
@@ -84,6 +86,8 @@ def is_installed(engine: sa.Engine, *, triggers: bool = True, owner: str | None 
 
 def _is_current(connection: sa.Connection) -> bool:
     """Returns whether tables, functions and grants are those of this version."""
+    require_own_names(connection)
+    require_own_schema(connection)
     installed = installed_schema(connection)
     require_released(installed)
     return (
@@ -162,6 +166,7 @@ def _run_text(connection: sa.Connection, text: str) -> None:
 def _require_owner(engine: sa.Engine, owner: str) -> None:
     """Refuses an owner that is none, or could not do what the functions of an owner have to."""
     with transaction(engine) as connection:
+        require_own_names(connection)
         if not connection.execute(GRANTS_SQL.role_exists, {"role": owner}).scalar_one():
             raise UnfitDatabaseError(
                 f"there is no role {owner}; `leora migrate --sql --roles` prints what makes "
@@ -224,7 +229,7 @@ def remove_schema(engine: sa.Engine) -> None:
     nothing.
 
     Raises:
-        UnfitDatabaseError: The schema is one of a newer version, something in it is not the
+        UnfitDatabaseError: The schema is one of a newer version, it or something in it is not the
             pipeline's or not this role's, or something outside depends on it.
         LeoraError: A table of the CRM stayed locked.
     """
@@ -237,14 +242,17 @@ def remove_schema(engine: sa.Engine) -> None:
     ]
 
     def remove(connection: sa.Connection) -> None:
+        require_own_names(connection)
         connection.execute(SQL.lock_migration)
         obstacles = connection.execute(SQL.obstacles, {"relations": known}).scalars().all()
-        if not any(obstacle.startswith("it belongs to role") for obstacle in obstacles):
+        strangers = strange_owners(connection)
+        if not strangers and not any(o.startswith("it belongs to role") for o in obstacles):
             _require_known(installed_schema(connection))
-        if obstacles:
+        if strangers or obstacles:
             raise UnfitDatabaseError(
                 f"the schema {SCHEMA} cannot be removed, and nothing was changed: "
-                f"{'; '.join(obstacles)}; see to that, and run this again"
+                f"{'; '.join(dict.fromkeys([*strangers, *obstacles]))}; see to that, and run this "
+                "again"
             )
         connection.exec_driver_sql(_removal_sql())
 
@@ -298,6 +306,14 @@ def print_roles(output: TextIO, *, down: bool = False, crm_schema: str = "public
     }
     script = ROLES_SQL.text("drop") if down else ROLES_SQL.text("create").format_map(values)
     output.write(f"{script}\n")
+
+
+def names_requirement() -> str:
+    """Returns the SQL that refuses what `require_own_names` does."""
+    strange_names = REQUIREMENTS_SQL.text("strange_names")
+    return SQL.text("require_own_names").format(
+        strange_names=strange_names.replace("CAST(:schemas AS text[])", "v_schemas")
+    )
 
 
 def revision_sql(file: str) -> str:

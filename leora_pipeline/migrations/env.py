@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from alembic import context
 
-from leora_pipeline.migrations import GRANTS, GRANTS_SQL, SCHEMA, VERSION_TABLE
+from leora_pipeline.migrations import (
+    GRANTS,
+    GRANTS_SQL,
+    SCHEMA,
+    VERSION_TABLE,
+    names_requirement,
+)
 from leora_pipeline.migrations.functions import definitions
 
 connection = context.config.attributes["connection"]
@@ -19,7 +25,9 @@ else:
     )
     print_ = context.get_context().impl.static_output
     print_("BEGIN;")
-    print_(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA};")
+    print_(f"{names_requirement()};")
+    # One that is there may be somebody's who could replace what the functions call.
+    print_(f"CREATE SCHEMA {SCHEMA};")
     context.run_migrations()
     for text in definitions():
         print_(text)

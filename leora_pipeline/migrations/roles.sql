@@ -7,6 +7,7 @@ DO $$
 DECLARE
   v_role text;
 BEGIN
+  SET LOCAL search_path = pg_catalog;  -- Nothing that somebody made runs as who runs this.
   FOREACH v_role IN ARRAY ARRAY[
     'leora_owner LOGIN',     -- Owns the schema leora_pipeline; `leora migrate` alone connects as it.
     'leora_runtime LOGIN',   -- Runs everything else.
@@ -45,6 +46,7 @@ DO $$
 DECLARE
   v_column record;
 BEGIN
+  SET LOCAL search_path = pg_catalog;
   FOR v_column IN
     SELECT c.oid::regclass AS table_name, a.attname
     FROM (VALUES

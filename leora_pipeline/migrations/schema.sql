@@ -2,6 +2,23 @@
 -- Lets one migration at a time run; a transaction's lock, so that a pooler may stand in between.
 SELECT pg_advisory_xact_lock(hashtext('leora_pipeline.migrate'))
 
+-- name: require_own_names
+-- What `require_own_names` does before `leora migrate` runs anything, for who runs printed SQL.
+DO $$
+DECLARE
+  v_search_path text := pg_catalog.current_setting('search_path');
+  v_schemas text[] := pg_catalog.current_schemas(false);
+  v_strangers text;
+BEGIN
+  SET LOCAL search_path = pg_catalog;
+  SELECT string_agg(s.stranger, '; ') INTO v_strangers FROM ({strange_names}) AS s (stranger);
+  IF v_strangers IS NOT NULL THEN
+    RAISE EXCEPTION 'what this role runs could be replaced by somebody else''s: %', v_strangers;
+  END IF;
+  PERFORM set_config('search_path', v_search_path, true);
+END
+$$
+
 -- name: become_owner
 -- The schema's owner, whether this role belongs to it, and what makes it the role of the transaction.
 SELECT

@@ -68,6 +68,7 @@ def require_fit_database(
             out of reach, row level security filters a table, or the schema is not migrated.
     """
     with transaction(engine) as connection:
+        require_own_names(connection)
         version = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one())
         if version < OLDEST_POSTGRES * 10_000:
             raise UnfitDatabaseError(
@@ -149,21 +150,56 @@ def _require_access(
         )
 
 
+def require_own_names(connection: sa.Connection) -> None:
+    """Refuses a role for which somebody else may have put operators or tables in place.
+
+    The names that a statement uses are looked up in the schemas of the search path, where what fits
+    better than PostgreSQL's own operators and functions takes their place, and runs as this role.
+    Nothing else may be run before this.
+
+    Raises:
+        UnfitDatabaseError: Somebody whom this role must not trust owns the schema of its name; or
+            it is a superuser, and somebody may create in a schema of its search path.
+    """
+    schemas = connection.execute(SQL.searched_schemas).scalars().all()
+    search_path = connection.execute(SQL.search_path).scalar_one()
+    connection.execute(SQL.search_postgres_alone)
+    strangers = connection.execute(SQL.strange_names, {"schemas": schemas}).scalars().all()
+    connection.exec_driver_sql(
+        f"SET LOCAL search_path = {search_path}", execution_options={"no_parameters": True}
+    )
+    if strangers:
+        raise UnfitDatabaseError(
+            "what this role runs could be replaced by somebody else's: "
+            f"{'; '.join(strangers)}; see to that, or connect as a role that can do less "
+            "(leora_owner for `leora migrate`, leora_runtime for all else)"
+        )
+
+
+def strange_owners(connection: sa.Connection) -> list[str]:
+    """Returns what makes the schema one that this role must not trust; nothing where it may.
+
+    The owner is this role or one that it belongs to, ``leora_owner``, or one that the CRM trusts
+    anyway: a superuser, the database's owner, or that of the CRM's tables. A superuser, who counts
+    as a member of every role, trusts the last four alone.
+    """
+    return list(connection.execute(SQL.strange_owners).scalars())
+
+
 def require_own_schema(connection: sa.Connection) -> None:
     """Refuses a schema that another role owns, or part of it: its functions could act as this role.
 
-    The owner is this role or one that it belongs to, ``leora_owner``, or one that the CRM trusts
-    anyway: a superuser, the database's owner, or that of the CRM's tables.
+    Nothing in the schema may be called before this.
 
     Raises:
         UnfitDatabaseError: It is.
     """
-    strangers = connection.execute(SQL.strange_owners).scalars().all()
+    strangers = strange_owners(connection)
     if strangers:
         named = ", ".join(strangers[:5]) + (" and more" if strangers[5:] else "")
         raise UnfitDatabaseError(
             f"the schema leora_pipeline cannot be trusted: {named}; have a superuser "
-            "drop what is not the pipeline's, or hand it over (`leora migrate --owner leora_owner`)"
+            "drop what is not the pipeline's, or connect as the role that installed it"
         )
 
 

@@ -7,21 +7,19 @@
 CREATE OR REPLACE FUNCTION leora_pipeline.check_tickets() RETURNS trigger LANGUAGE plpgsql
 SET row_security = on AS $$
 BEGIN
-  IF EXISTS (
-    SELECT FROM new_tickets AS n
-    WHERE NOT EXISTS (SELECT FROM "Customer" AS c WHERE c.id = n.customer_id)
-  ) THEN
+  IF NOT EXISTS (SELECT FROM "Customer" AS c WHERE c.id = NEW.customer_id) THEN
     RAISE EXCEPTION 'role % sees no such customer', current_user;
   END IF;
-  RETURN NULL;
+  RETURN NEW;
 END
 $$;
 COMMENT ON FUNCTION leora_pipeline.check_tickets IS
   'Trigger of hook_ticket: refuses customers that the one who inserts them does not see';
 
-CREATE OR REPLACE TRIGGER leora_pipeline_check AFTER INSERT ON leora_pipeline.hook_ticket
-REFERENCING NEW TABLE AS new_tickets
-FOR EACH STATEMENT EXECUTE FUNCTION leora_pipeline.check_tickets();
+-- Row by row, before there is a ticket: the statement that inserts it may call the next function
+-- itself, which would see a ticket that is checked only at the statement's end.
+CREATE OR REPLACE TRIGGER leora_pipeline_check BEFORE INSERT ON leora_pipeline.hook_ticket
+FOR EACH ROW EXECUTE FUNCTION leora_pipeline.check_tickets();
 
 CREATE OR REPLACE FUNCTION leora_pipeline.update_ticketed_customers(p_write_last_order_date boolean)
 RETURNS TABLE (customer_id uuid, outcome text) LANGUAGE plpgsql SECURITY DEFINER

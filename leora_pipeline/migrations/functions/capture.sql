@@ -2,7 +2,8 @@
 -- PostgreSQL resolves when it runs them, so that the CRM's migrations are free. They run as the
 -- schema's owner, with a search path (set in crm_schema.sql) and a lock timeout of their own, and turn
 -- every error into a warning: the nightly run finds a change that was not captured, while a statement
--- that fails is the CRM's loss. One function a table, so that to replace or to drop one locks one
+-- that fails is the CRM's loss. But one error is raised: only a statement that makes its own transaction
+-- read-only meets it, which would hide its changes. One function a table, so that to replace or to drop one locks one
 -- table of the CRM's.
 --
 -- What runs as the owner has to mistrust the table that it is called for. Nobody else may execute these
@@ -79,7 +80,9 @@ BEGIN
   END IF;
   PERFORM leora_pipeline.wake_listeners();
   RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
+EXCEPTION WHEN read_only_sql_transaction THEN
+  RAISE;
+WHEN OTHERS THEN
   RAISE WARNING USING MESSAGE = 'leora_pipeline: '
     || CASE WHEN TG_OP = 'INSERT' THEN 'inserted' WHEN TG_OP = 'DELETE' THEN 'deleted'
             ELSE 'updated' END
@@ -123,7 +126,9 @@ BEGIN
   END IF;
   PERFORM leora_pipeline.wake_listeners();
   RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
+EXCEPTION WHEN read_only_sql_transaction THEN
+  RAISE;
+WHEN OTHERS THEN
   RAISE WARNING USING MESSAGE = 'leora_pipeline: '
     || CASE WHEN TG_OP = 'INSERT' THEN 'inserted' ELSE 'updated' END
     || ' customers are left to the nightly run: ' || SQLERRM;

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import subprocess
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import pytest
@@ -11,9 +13,10 @@ import sqlalchemy as sa
 from leora_pipeline import UnfitDatabaseError, update_account_types
 from leora_pipeline.core.crm.requirements import require_fit_database
 from leora_pipeline.core.database.connection import transaction
-from leora_pipeline.migrations import install_schema
+from leora_pipeline.migrations import install_schema, print_schema, remove_schema
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
-from leora_pipeline_tests.roles import connected_as, made_role
+from leora_pipeline_tests.databases import psql
+from leora_pipeline_tests.roles import connected_as, made_role, make_roles
 
 EVIL_COLUMN = (
     "CREATE TYPE {schema}.evil AS (value uuid)",
@@ -119,6 +122,28 @@ def test_no_setting_of_a_writers_switches_capture_off(
     assert build.pending() == {customer}
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        """UPDATE "Order" SET status = 'CANCELLED' WHERE {read_only}""",
+        """DELETE FROM "Order" WHERE {read_only}""",
+        """UPDATE "Customer" SET "accountType" = 'PROSPECT' WHERE {read_only}""",
+    ],
+)
+def test_no_write_makes_its_transaction_read_only_before_it_is_captured(
+    engine: sa.Engine, build: CrmBuilder, tenant: UUID, write: str
+) -> None:
+    customer = build.customer(tenant, orders=(ago(days=1),))
+    update_account_types(engine=engine)
+    read_only = "set_config('transaction_read_only', 'on', true) = 'on'"
+
+    with pytest.raises(sa.exc.DBAPIError, match="read-only transaction"):
+        build.run(write.format(read_only=read_only))
+
+    build.run(write.format(read_only="true"))
+    assert build.pending() == {customer}
+
+
 def test_the_marks_of_own_writes_and_of_tickets_are_out_of_the_crms_reach(
     engine: sa.Engine, build: CrmBuilder
 ) -> None:
@@ -181,6 +206,27 @@ def test_a_schema_that_holds_somebody_elses_objects_is_refused(
     build.run(f"REVOKE CREATE ON SCHEMA leora_pipeline FROM {stranger}")
 
 
+def test_a_trigger_that_somebody_set_while_he_could_is_refused(
+    engine: sa.Engine, owner: sa.Engine, build: CrmBuilder, stranger: str
+) -> None:
+    """It would run as the pipeline, though the privilege to set it is gone."""
+    build.run(f"GRANT TRIGGER ON leora_pipeline.customer_state TO {stranger}")
+    with connected_as(engine, stranger) as own:
+        CrmBuilder(own).run(
+            f"CREATE FUNCTION {stranger}.note() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN INSERT INTO {stranger}.proof SELECT current_user; RETURN NULL; END $$"
+        )
+        CrmBuilder(own).run(
+            "CREATE TRIGGER note AFTER INSERT ON leora_pipeline.customer_state "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {stranger}.note()"
+        )
+    build.run(f"REVOKE TRIGGER ON leora_pipeline.customer_state FROM {stranger}")
+
+    for refused in (lambda: require_fit_database(engine), lambda: install_schema(owner)):
+        with pytest.raises(UnfitDatabaseError, match=f"trigger note .* belongs to role {stranger}"):
+            refused()
+
+
 def test_a_schema_that_somebody_else_made_before_is_refused(crm: sa.Engine, crm_url: str) -> None:
     build = CrmBuilder(crm)
     with made_role(build) as name:
@@ -193,3 +239,122 @@ def test_a_schema_that_somebody_else_made_before_is_refused(crm: sa.Engine, crm_
         ):
             install_schema(owner)
         build.run("DROP SCHEMA leora_pipeline")
+
+
+@pytest.mark.parametrize("attempt", [install_schema, remove_schema, require_fit_database])
+def test_a_superuser_calls_nothing_in_a_schema_that_somebody_else_made_before(
+    crm: sa.Engine, attempt: Callable[[sa.Engine], None]
+) -> None:
+    """PostgreSQL takes a superuser for a member of every role, which is no reason to trust one."""
+    build = CrmBuilder(crm)
+    with made_role(build) as name:
+        build.run(f"CREATE SCHEMA leora_pipeline AUTHORIZATION {name}")
+        with connected_as(crm, name) as stranger:
+            own = CrmBuilder(stranger)
+            own.run("CREATE TABLE leora_pipeline.alembic_version AS SELECT '0001' AS version_num")
+            own.run(
+                "CREATE FUNCTION leora_pipeline.functions_fingerprint() RETURNS text "
+                "LANGUAGE plpgsql AS $$ BEGIN "
+                "RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$"
+            )
+
+        with pytest.raises(UnfitDatabaseError, match=f"it belongs to role {name}"):
+            attempt(crm)
+        build.run("DROP SCHEMA leora_pipeline CASCADE")
+
+
+def test_the_printed_sql_installs_nothing_in_a_schema_that_is_there(
+    crm: sa.Engine, crm_url: str
+) -> None:
+    """Its owner could replace what the functions call, which run as whoever runs the SQL."""
+    build = CrmBuilder(crm)
+    printed = io.StringIO()
+    print_schema(printed)
+    with made_role(build) as name:
+        build.run(f"CREATE SCHEMA leora_pipeline AUTHORIZATION {name}")
+
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            psql(crm_url, printed.getvalue())
+
+        assert 'schema "leora_pipeline" already exists' in failed.value.stderr
+        assert build.run("SELECT FROM pg_trigger WHERE tgname LIKE 'leora%'") == []
+        build.run("DROP SCHEMA leora_pipeline")
+
+
+PLANTED = (
+    "CREATE FUNCTION {schema}.format(text, name) RETURNS text LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
+    "CREATE FUNCTION {schema}.format(text, name, regclass) RETURNS text LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
+    "CREATE FUNCTION {schema}.quote_ident(name) RETURNS text LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
+    "CREATE FUNCTION {schema}.unlike(name, name) RETURNS boolean LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION USING MESSAGE = 'ran as ' || current_user; END $$",
+    "CREATE OPERATOR {schema}.!~~ (LEFTARG = name, RIGHTARG = name, FUNCTION = {schema}.unlike)",
+)
+"""What fits some of the pipeline's statements better than what PostgreSQL has by these names."""
+
+
+@pytest.mark.parametrize("everybody", [True, False])
+@pytest.mark.parametrize("attempt", [install_schema, remove_schema, require_fit_database])
+def test_a_superuser_works_in_no_schema_in_which_others_may_create(
+    crm: sa.Engine, attempt: Callable[[sa.Engine], None], everybody: bool
+) -> None:
+    build = CrmBuilder(crm)
+    with made_role(build) as name:
+        grantee = "PUBLIC" if everybody else name
+        build.run(f"GRANT CREATE ON SCHEMA public TO {grantee}")
+        with connected_as(crm, name) as stranger:
+            for sql in PLANTED:
+                CrmBuilder(stranger).run(sql.format(schema="public"))
+
+        with pytest.raises(
+            UnfitDatabaseError, match=rf"\(REVOKE CREATE ON SCHEMA public FROM {grantee}\)"
+        ):
+            attempt(crm)
+
+
+@pytest.mark.parametrize("role", ["leora_runtime", "leora_owner"])
+def test_a_schema_that_somebody_else_named_like_a_role_is_not_where_that_role_looks(
+    engine: sa.Engine, build: CrmBuilder, role: str
+) -> None:
+    """It would come first on its search path, with tables in the place of the CRM's."""
+    with made_role(build) as name, connected_as(engine, role) as connected:
+        build.run(f"CREATE SCHEMA {role} AUTHORIZATION {name}")
+        with connected_as(engine, name) as stranger:
+            CrmBuilder(stranger).run(f"GRANT USAGE ON SCHEMA {role} TO {role}")
+
+        for refused in (require_fit_database, install_schema, remove_schema):
+            with pytest.raises(UnfitDatabaseError, match=f"{role} belongs to role {name}"):
+                refused(connected)
+
+
+def test_the_printed_sql_runs_nothing_of_somebody_elses_as_a_superuser(
+    crm: sa.Engine, crm_url: str
+) -> None:
+    build = CrmBuilder(crm)
+    printed = io.StringIO()
+    print_schema(printed)
+    build.run("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    with made_role(build) as name, connected_as(crm, name) as stranger:
+        for sql in PLANTED:
+            CrmBuilder(stranger).run(sql.format(schema="public"))
+
+        with pytest.raises(subprocess.CalledProcessError) as failed:
+            psql(crm_url, printed.getvalue())
+
+    assert "(REVOKE CREATE ON SCHEMA public FROM PUBLIC)" in failed.value.stderr
+
+
+def test_the_printed_sql_that_makes_the_roles_runs_nothing_of_somebody_elses(
+    crm: sa.Engine, crm_url: str
+) -> None:
+    """An administrator runs it, before anything of the pipeline's could warn him."""
+    build = CrmBuilder(crm)
+    with made_role(build) as name:
+        build.run(f"GRANT CREATE ON SCHEMA public TO {name}")
+        with connected_as(crm, name) as stranger:
+            for sql in PLANTED:
+                CrmBuilder(stranger).run(sql.format(schema="public"))
+
+        make_roles(crm_url)

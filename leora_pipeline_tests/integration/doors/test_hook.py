@@ -135,6 +135,34 @@ def test_a_caller_that_goes_around_the_hook_gets_no_further(
         assert crm.exec_driver_sql(update).all() == [(own, "updated")]
 
 
+@pytest.mark.parametrize(
+    "insert",
+    [
+        "SELECT CASE i WHEN 1 THEN '{foreign}' ELSE pg_temp.peek() END "
+        "FROM generate_series(1, 2) AS i",
+        "VALUES ('{foreign}') RETURNING pg_temp.peek()",
+    ],
+)
+def test_a_ticket_is_worth_nothing_to_the_statement_that_asks_for_it_either(
+    build: CrmBuilder, tenants: list[UUID], application: sa.Engine, insert: str
+) -> None:
+    """The statement would be rolled back, but not what it has told, nor how long it held a lock."""
+    _, foreign = ordered_in_each(build, tenants)
+
+    with transaction(application) as connection:
+        crm = as_application(connection)
+        crm.exec_driver_sql(
+            "CREATE FUNCTION pg_temp.peek() RETURNS uuid LANGUAGE plpgsql AS $$ BEGIN "
+            "RAISE EXCEPTION USING MESSAGE = (SELECT 'told: ' || string_agg(u.outcome, ' ') "
+            "FROM leora_pipeline.update_ticketed_customers(true) AS u); END $$"
+        )
+        with pytest.raises(sa.exc.DBAPIError, match="sees no such customer"), crm.begin_nested():
+            crm.exec_driver_sql(
+                "INSERT INTO leora_pipeline.hook_ticket (customer_id) "
+                + insert.format(foreign=foreign)
+            )
+
+
 def test_a_ticket_of_another_transaction_is_worth_nothing(
     build: CrmBuilder, tenants: list[UUID], application: sa.Engine
 ) -> None:

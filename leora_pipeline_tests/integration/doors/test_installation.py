@@ -185,17 +185,43 @@ def test_roles_that_are_made_later_are_granted_by_the_next_migrate(
     assert sorted(dump(pipeline_url).splitlines()) == sorted(granted.splitlines())
 
 
-def test_open_doors_are_named_with_what_closes_them(admin: sa.Engine, build: CrmBuilder) -> None:
+@pytest.mark.parametrize(
+    "grant",
+    [
+        "EXECUTE ON FUNCTION leora_pipeline.capture_orders TO PUBLIC",
+        "EXECUTE ON FUNCTION leora_pipeline.capture_orders TO {role}",
+        "CREATE ON SCHEMA public TO PUBLIC",
+        "CREATE ON SCHEMA public TO {role}",
+        "CREATE ON SCHEMA leora_pipeline TO {role}",
+        "SELECT ON leora_pipeline.tenant_alert_url TO {role}",
+        "SELECT (url) ON leora_pipeline.tenant_alert_url TO {role}",
+        "INSERT ON leora_pipeline.own_write TO {role}",
+        "TRIGGER ON leora_pipeline.customer_state TO {role}",
+        "SELECT ON leora_pipeline.customer_state TO PUBLIC",
+        'TRIGGER ON "Customer" TO leora_runtime',
+        'TRIGGER ON "Customer" TO {role}',
+        'TRIGGER ON "Customer" TO PUBLIC',
+    ],
+)
+def test_an_open_door_is_named_with_what_closes_it(
+    admin: sa.Engine, build: CrmBuilder, grant: str
+) -> None:
     with made_role(build) as name:
-        for grant in (
-            "EXECUTE ON FUNCTION leora_pipeline.capture_orders TO PUBLIC",
-            "CREATE ON SCHEMA public TO PUBLIC",
-            f"CREATE ON SCHEMA leora_pipeline TO {name}",
-            f"SELECT ON leora_pipeline.tenant_alert_url TO {name}",
-            'TRIGGER ON "Customer" TO leora_runtime',
-        ):
-            build.run(f"GRANT {grant}")
-        assert len(doors(admin)) == 5
+        build.run(f"GRANT {grant.format(role=name)}")
+        [door] = doors(admin)
+        assert "(REVOKE " in door
+
+        take_back(admin)
+
+        assert doors(admin) == []
+
+
+def test_a_door_that_was_passed_on_is_closed_to_all(admin: sa.Engine, build: CrmBuilder) -> None:
+    with made_role(build) as one, made_role(build) as other:
+        build.run(f"GRANT CREATE ON SCHEMA leora_pipeline TO {one} WITH GRANT OPTION")
+        with connected_as(admin, one) as passing_on:
+            CrmBuilder(passing_on).run(f"GRANT CREATE ON SCHEMA leora_pipeline TO {other}")
+        assert len(doors(admin)) == 2
 
         take_back(admin)
 
