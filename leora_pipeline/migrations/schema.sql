@@ -13,7 +13,7 @@ BEGIN
   SET LOCAL search_path = pg_catalog;
   SELECT string_agg(s.stranger, '; ') INTO v_strangers FROM ({strange_names}) AS s (stranger);
   IF v_strangers IS NOT NULL THEN
-    RAISE EXCEPTION 'what this role runs could be replaced by somebody else''s: %', v_strangers;
+    RAISE EXCEPTION 'what this role runs could be replaced by another role''s: %', v_strangers;
   END IF;
   PERFORM set_config('search_path', v_search_path, true);
 END

@@ -151,15 +151,15 @@ def _require_access(
 
 
 def require_own_names(connection: sa.Connection) -> None:
-    """Refuses a role for which somebody else may have put operators or tables in place.
+    """Refuses a role for which another may have put operators or tables in place.
 
     The names that a statement uses are looked up in the schemas of the search path, where what fits
     better than PostgreSQL's own operators and functions takes their place, and runs as this role.
     Nothing else may be run before this.
 
     Raises:
-        UnfitDatabaseError: Somebody whom this role must not trust owns the schema of its name; or
-            it is a superuser, and somebody may create in a schema of its search path.
+        UnfitDatabaseError: A role that this one must not trust owns the schema of its name; or
+            this is a superuser, and such a role may create in a schema of its search path.
     """
     schemas = connection.execute(SQL.searched_schemas).scalars().all()
     search_path = connection.execute(SQL.search_path).scalar_one()
@@ -170,7 +170,7 @@ def require_own_names(connection: sa.Connection) -> None:
     )
     if strangers:
         raise UnfitDatabaseError(
-            "what this role runs could be replaced by somebody else's: "
+            "what this role runs could be replaced by another role's: "
             f"{'; '.join(strangers)}; see to that, or connect as a role that can do less "
             "(leora_owner for `leora migrate`, leora_runtime for all else)"
         )
