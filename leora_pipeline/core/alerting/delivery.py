@@ -109,6 +109,7 @@ def _deliver(
     failures: list[str] = []
     while True:
         with transaction(engine) as connection:
+            connection.execute(SQL.allow_sending)
             # Locked until this address is recorded, so that no other sender sends it there as well.
             message = connection.execute(SQL.claim, scope).one_or_none()
             if message is None:

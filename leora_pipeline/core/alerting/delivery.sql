@@ -22,6 +22,10 @@ WHERE sent_at IS NULL AND expired_at IS NULL
 ORDER BY
   min(retry_at) OVER (PARTITION BY tenant_id, COALESCE(incident_id, -message_id)), message_id
 
+-- name: allow_sending
+-- Lets the transaction wait for as long as one message may take to be sent.
+SET LOCAL idle_in_transaction_session_timeout = '30s'
+
 -- name: claim
 -- Locks a message that waits, unless another sender has it.
 SELECT kind, event, severity, title, body, delivered_to, attempts

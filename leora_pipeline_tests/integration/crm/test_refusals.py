@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from leora_pipeline import LeoraError, UnfitDatabaseError, WrongUsageError, update_account_types
 from leora_pipeline.core.crm.requirements import require_fit_database
+from leora_pipeline.core.database import engine as engine_settings
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import create_engine
 from leora_pipeline_tests.crm_builder import CrmBuilder, ago
@@ -130,14 +131,47 @@ def test_a_read_that_would_be_filtered_is_an_error_in_every_transaction(
             connection.execute(read)
 
 
-def test_the_time_limits_of_roles_that_serve_an_application_do_not_apply(
-    engine: sa.Engine, build: CrmBuilder
+@pytest.mark.parametrize("of_the_database", ["3s", "0"])
+def test_a_transactions_time_limits_are_its_own_and_never_none(
+    engine: sa.Engine, build: CrmBuilder, of_the_database: str
 ) -> None:
-    for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
-        build.run(f"ALTER DATABASE {engine.url.database} SET {setting} = '30s'")
-        engine.dispose()
-        with transaction(engine) as connection:
-            assert connection.exec_driver_sql(f"SHOW {setting}").scalar_one() == "0"
+    limits = {
+        "statement_timeout": "2h",
+        "transaction_timeout": "2h",
+        "idle_in_transaction_session_timeout": "10s",
+    }
+    with transaction(build.engine) as connection:
+        known = connection.execute(sa.text("SELECT name FROM pg_settings")).scalars().all()
+    limits = {name: limit for name, limit in limits.items() if name in known}
+    for setting in limits:
+        build.run(f"ALTER DATABASE {engine.url.database} SET {setting} = '{of_the_database}'")
+    engine.dispose()
+    with transaction(engine) as connection:
+        for setting, limit in limits.items():
+            assert connection.exec_driver_sql(f"SHOW {setting}").scalar_one() == limit
+
+
+def test_the_crm_gets_its_rows_back_from_a_client_that_says_nothing_more(
+    engine: sa.Engine, build: CrmBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_settings, "IDLE_SECONDS", 1)
+    customer = build.customer(build.tenant())
+    silent = create_engine(url_of(engine))
+
+    def hold(connection: sa.Connection) -> None:
+        held = 'UPDATE "Customer" SET "updatedAt" = now() WHERE id = :id'
+        connection.execute(sa.text(held), {"id": customer})
+        # The CRM waits for the row, and the client does not go on before the CRM has it.
+        build.set_type(customer, "TARGET")
+        connection.execute(sa.text("SELECT 1"))
+
+    with (
+        pytest.raises(sa.exc.DBAPIError, match="idle-in-transaction"),
+        transaction(silent) as connection,
+    ):
+        hold(connection)
+    silent.dispose()
+    assert build.type_of(customer) == "TARGET"
 
 
 def test_nothing_of_a_transactions_settings_stays_with_a_poolers_session(
