@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -82,9 +83,19 @@ class Checkout:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """A fresh copy of what the commands need."""
-    root = tmp_path_factory.mktemp("checkout")
+def checkout() -> Iterator[Checkout]:
+    """A fresh copy of what the commands need.
+
+    Not in pytest's folder: another pytest that starts closes it to the server of a root user.
+    """
+    with TemporaryDirectory(prefix="leora_tests_", ignore_cleanup_errors=True) as folder:
+        copied = Checkout(Path(folder), f"checkout-{uuid4().hex}")
+        copy_into(copied.root)
+        yield copied
+        copied.kill(database=True)
+
+
+def copy_into(root: Path) -> None:
     shutil.copytree(
         PROJECT_ROOT / "leora_pipeline",
         root / "leora_pipeline",
@@ -92,9 +103,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     )
     for name in ("dagster.yaml", "workspace.yaml", "pyproject.toml"):
         shutil.copy(PROJECT_ROOT / name, root)
-    copied = Checkout(root, f"checkout-{uuid4().hex}")
-    yield copied
-    copied.kill(database=True)
 
 
 @pytest.fixture(scope="module")

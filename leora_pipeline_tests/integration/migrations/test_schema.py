@@ -350,7 +350,8 @@ STATEMENTS = (
     ("run.plan", "plan_from_orders"),
     ("realtime.batch", "actionable_customers"),
     ("customers.gate", "count_order_loss"),
-    ("customers.gate", "measure"),
+    ("customers.gate", "has_unsynced_order_loss"),
+    ("customers.gate", "judge"),
 )
 PARAMETERS = {
     "tenant_id": UUID(int=1),
@@ -362,7 +363,7 @@ PARAMETERS = {
     "batch": 500,
     "write_dates": True,
     "or_pending": True,
-    "unsynced": 1,
+    "order_loss": 1,
 }
 
 
