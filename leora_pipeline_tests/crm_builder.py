@@ -22,11 +22,18 @@ def stored(instant: datetime | None) -> datetime | None:
     return instant.astimezone(UTC).replace(tzinfo=None) if instant else None
 
 
+def _hold_for_long(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '2min'")
+
+
 class CrmBuilder:
     """Writes to a CRM the way its application does, one committed statement at a time."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
+        # A test holds the CRM's locks for as long as it waits for what the pipeline makes of them.
+        if not sa.event.contains(engine, "begin", _hold_for_long):
+            sa.event.listen(engine, "begin", _hold_for_long)
 
     def run(self, sql: str, **parameters: Any) -> list[Any]:
         """Runs one statement in a transaction of its own and returns its rows."""
