@@ -12,12 +12,20 @@ from leora_pipeline.orchestration import catalog
 from leora_pipeline.orchestration.assets import INCREMENTAL, MODE_TAG, PREVIEW
 from leora_pipeline.orchestration.maintenance import clean_up
 
+INCREMENTAL_MINUTES = 15
+"""How long an incremental run may take. One that died with the code server is then ended by
+Dagster's run monitoring, and the sensor launches the next, as after one that was only slow."""
+
 refresh_account_types = dg.define_asset_job(
     "refresh_account_types",
     selection=dg.AssetSelection.assets(*catalog.STEPS, catalog.TARGET_ALERTS),
     description="The full run: looks at every customer of all tenants (or of those in the run "
     "configuration), writes what differs, publishes, checks, and lists the customers to win back.",
-    tags={MODE_TAG: "full"},
+    tags={
+        MODE_TAG: "full",
+        "dagster/max_retries": "2",
+        "dagster/retry_strategy": "ALL_STEPS",
+    },
 )
 
 incremental_account_types = dg.define_asset_job(
@@ -25,7 +33,7 @@ incremental_account_types = dg.define_asset_job(
     selection=dg.AssetSelection.assets(*catalog.STEPS).without_checks(),
     description="The same run over the pending and the due customers alone: those that a change of "
     "the CRM concerns, and those that time has outdated. Costs what changed.",
-    tags={MODE_TAG: INCREMENTAL},
+    tags={MODE_TAG: INCREMENTAL, "dagster/max_runtime": str(60 * INCREMENTAL_MINUTES)},
 )
 
 preview_account_types = dg.define_asset_job(

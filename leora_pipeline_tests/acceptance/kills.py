@@ -79,9 +79,9 @@ class Dev:
     customers: Sequence[tuple[UUID, UUID]]
     mark: str
 
-    def runs(self) -> list[dict[str, Any]]:
-        """Returns the incremental runs, the latest first."""
-        found: list[dict[str, Any]] = self.server.post({"query": RUNS, "variables": {"job": JOB}})[
+    def runs(self, job: str = JOB) -> list[dict[str, Any]]:
+        """Returns a job's runs, the latest first."""
+        found: list[dict[str, Any]] = self.server.post({"query": RUNS, "variables": {"job": job}})[
             "runsOrError"
         ]["results"]
         return found

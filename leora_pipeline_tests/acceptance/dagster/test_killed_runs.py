@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 
+import psutil
 import psycopg
 import pytest
 
-from leora_pipeline.core.reporting.status import STUCK_AFTER_HOURS
-from leora_pipeline_tests.acceptance.kills import Dev, Killed
-from leora_pipeline_tests.processes import (
-    wait_until,
-)
+from leora_pipeline.orchestration.jobs import INCREMENTAL_MINUTES
+from leora_pipeline_tests.acceptance.kills import Dev, Killed, locked, stands_at
+from leora_pipeline_tests.processes import processes_of, wait_until
 
 
 def test_without_a_listener_the_sensor_launches_a_run_for_an_order(
@@ -45,6 +44,26 @@ def test_without_a_listener_the_sensor_launches_a_run_for_an_order(
     assert dev.crm.run("SELECT FROM leora_pipeline.listener") == []
 
 
+def test_a_full_run_whose_process_is_killed_is_run_again_whole(dev: Dev) -> None:
+    with locked(dev.crm, "LOCK TABLE leora_pipeline.customer_state IN SHARE MODE"):
+        killed = dev.server.launch()
+        wait_until(lambda: stands_at(dev.crm, "%customer_state%"), seconds=90, what="it is at work")
+        [proxy] = [pid for pid, line in processes_of(dev.mark).items() if " code-server " in line]
+        [server] = psutil.Process(proxy).children()
+        workers = [p for p in server.children() if "spawn_main" in " ".join(p.cmdline())]
+        assert len(workers) == 1, workers
+        workers[0].kill()
+
+    assert dev.server.finished(killed) == "FAILURE"
+    again = wait_until(
+        lambda: [run for run in dev.runs("refresh_account_types") if run["runId"] != killed],
+        seconds=90,
+        what="it is run again",
+    )
+    assert dev.server.finished(again[0]["runId"]) == "SUCCESS"
+    assert {"key": "dagster/parent_run_id", "value": killed} in again[0]["tags"]
+
+
 def test_a_run_killed_with_its_code_server_stays_in_flight_and_the_sensor_waits_for_it(
     dev: Dev, killed: Killed
 ) -> None:
@@ -59,9 +78,9 @@ def test_a_run_killed_with_its_code_server_stays_in_flight_and_the_sensor_waits_
 def test_a_killed_run_older_than_the_maximum_is_not_waited_for(dev: Dev, killed: Killed) -> None:
     with psycopg.connect(dev.dagster_url) as connection:
         connection.execute(
-            "UPDATE runs SET create_timestamp = create_timestamp - make_interval(hours => %s), "
-            "start_time = start_time - 3600 * %s WHERE run_id = %s",
-            [STUCK_AFTER_HOURS, STUCK_AFTER_HOURS, killed.run_id],
+            "UPDATE runs SET create_timestamp = create_timestamp - make_interval(mins => %s), "
+            "start_time = start_time - 60 * %s WHERE run_id = %s",
+            [INCREMENTAL_MINUTES, INCREMENTAL_MINUTES, killed.run_id],
         )
 
     # Dagster's run monitoring looks once a minute, and what failed is retried after half of one.
