@@ -32,6 +32,7 @@ BEGIN
       leora_pipeline.tenant_alert_url,
       leora_pipeline.tenant_policy
     TO leora_runtime;
+    GRANT INSERT, UPDATE (name) ON leora_pipeline.work_lock TO leora_runtime;
     GRANT UPDATE (captured_at) ON leora_pipeline.pending_customer TO leora_runtime;
     GRANT UPDATE (type_after) ON leora_pipeline.policy_reclassification TO leora_runtime;
     GRANT INSERT (customer_id), DELETE ON leora_pipeline.hook_ticket TO leora_runtime;

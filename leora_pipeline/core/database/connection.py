@@ -55,15 +55,18 @@ def now(connection: sa.Connection) -> datetime:
 def lock(connection: sa.Connection, what: str, tenant_id: UUID | None = None) -> None:
     """Lets one transaction at a time do something, for one tenant or for all; others wait.
 
-    The lock is the transaction's, so that a pooler may stand in between, and ends with it.
+    The lock is the transaction's, so that a pooler may stand in between, and ends with it. It is a
+    row's, so that only a role that may write the pipeline's tables can hold others up.
 
     Args:
-        connection: Within a transaction.
+        connection: Within a READ COMMITTED transaction.
         what: The name of what is done.
         tenant_id: The tenant for which it is done; None where it is done for all at once.
     """
-    key = f"leora_pipeline.{what}" + (f".{tenant_id}" if tenant_id else "")
-    connection.execute(SQL.lock, {"key": key})
+    which = {"tenant_id": tenant_id or UUID(int=0), "name": what}
+    if connection.execute(SQL.lock, which).first() is None:
+        connection.execute(SQL.create_lock, which)
+        connection.execute(SQL.lock, which)
 
 
 def tune_for_whole_tables(connection: sa.Connection) -> None:

@@ -1,4 +1,4 @@
-"""Two marks that no writer of the CRM can make: own writes, and whom the hook may touch."""
+"""Marks and locks that no writer of the CRM can make or take."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Creates the two tables."""
+    """Creates the three tables."""
     op.execute(revision_sql("0002_closed_doors.sql"))

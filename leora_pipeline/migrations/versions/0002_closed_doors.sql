@@ -17,3 +17,12 @@ CREATE UNLOGGED TABLE leora_pipeline.hook_ticket (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 COMMENT ON TABLE leora_pipeline.hook_ticket IS
   'The customers that a caller of the hook sees, in this transaction: the hook touches no other';
+
+CREATE TABLE leora_pipeline.work_lock (
+  tenant_id uuid NOT NULL,
+  name text NOT NULL,
+  PRIMARY KEY (tenant_id, name)
+);
+COMMENT ON TABLE leora_pipeline.work_lock IS
+  'A row to lock for each thing that one transaction at a time does for a tenant (or for all: the nil '
+  'UUID). Advisory locks would not do: any role that may connect can take those, and hold them';

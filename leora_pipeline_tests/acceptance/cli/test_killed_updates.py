@@ -169,8 +169,8 @@ class Stage:
 
 def tenant_locks(name: str) -> str:
     return (
-        "SELECT pg_advisory_xact_lock(hashtextextended("
-        f"'leora_pipeline.{name}.' || id::text, 0)) FROM \"Tenant\""
+        f"INSERT INTO leora_pipeline.work_lock SELECT id, '{name}' FROM \"Tenant\" "
+        "ON CONFLICT (tenant_id, name) DO UPDATE SET name = EXCLUDED.name"
     )
 
 
@@ -184,10 +184,8 @@ STAGES = {
     "refresh, at its commit": Stage(
         "COMMIT", Done(1), prepare=at_commit("leora_pipeline.customer_state")
     ),
-    "plan, before the gate": Stage("%pg_advisory_xact_lock%", Done(2), lock=tenant_locks("gate")),
-    "plan, before it is replaced": Stage(
-        "%pg_advisory_xact_lock%", Done(2), lock=tenant_locks("plan")
-    ),
+    "plan, before the gate": Stage("%work_lock%", Done(2), lock=tenant_locks("gate")),
+    "plan, before it is replaced": Stage("%work_lock%", Done(2), lock=tenant_locks("plan")),
     "plan, at its commit": Stage(
         "COMMIT", Done(2, 1), prepare=at_commit("leora_pipeline.account_type_change")
     ),

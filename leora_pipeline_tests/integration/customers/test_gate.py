@@ -369,8 +369,8 @@ def test_two_writers_below_the_limit_cannot_exceed_it_together(
             second = background.submit(sync_second)
             give_up = monotonic() + DEADLINE
             while not build.run(
-                "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
-                "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+                "AND datname = current_database() AND query LIKE '%leora_pipeline.work_lock%'"
             ):
                 assert not second.done(), f"it did not wait: {second.result()} moved"
                 assert monotonic() < give_up

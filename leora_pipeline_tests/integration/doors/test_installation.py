@@ -141,7 +141,9 @@ def test_an_installation_of_a_superusers_is_handed_over_whole(crm: sa.Engine, cr
     handed_over = dump(crm_url)
     # What a superuser installs from now on belongs to the same role.
     build.run("UPDATE leora_pipeline.alembic_version SET version_num = '0001'")
-    build.run("DROP TABLE leora_pipeline.own_write, leora_pipeline.hook_ticket")
+    build.run(
+        "DROP TABLE leora_pipeline.own_write, leora_pipeline.hook_ticket, leora_pipeline.work_lock"
+    )
     install_schema(crm)
     assert owner_of_schema(build) == {"leora_owner"}
     assert dump(crm_url) == handed_over

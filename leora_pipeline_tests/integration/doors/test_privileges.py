@@ -127,6 +127,8 @@ RUNTIME = [
 """What the runtime role may not do either: records are added and deleted, not changed."""
 
 READER = [
+    "SELECT FROM leora_pipeline.work_lock FOR KEY SHARE",
+    "INSERT INTO leora_pipeline.work_lock VALUES (gen_random_uuid(), 'gate')",
     "SELECT FROM leora_pipeline.tenant_alert_url",
     "SELECT FROM leora_pipeline.alert_message",
     "SELECT FROM leora_pipeline.incident",

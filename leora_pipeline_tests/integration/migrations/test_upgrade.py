@@ -66,7 +66,9 @@ def test_an_upgrade_that_would_take_the_hook_from_its_callers_is_refused_by_name
     admin: sa.Engine, build: CrmBuilder, pipeline_url: str
 ) -> None:
     build.run("UPDATE leora_pipeline.alembic_version SET version_num = '0001'")
-    build.run("DROP TABLE leora_pipeline.own_write, leora_pipeline.hook_ticket")
+    build.run(
+        "DROP TABLE leora_pipeline.own_write, leora_pipeline.hook_ticket, leora_pipeline.work_lock"
+    )
     with made_role(build, "", ["USAGE ON SCHEMA leora_pipeline"]) as name:
         before = dump(pipeline_url)
         with pytest.raises(UnfitDatabaseError, match=f"GRANT leora_hook .* TO {name}"):
