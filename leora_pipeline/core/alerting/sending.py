@@ -72,8 +72,14 @@ class Sender:
             process.stdin.flush()
             answer = process.stdout.readline()
         if not answer:
+            code = process.wait()
             self._end()
-            return f"{shown_url(url)}: no answer within {SEND_TIMEOUT_SECONDS:g} s"
+            why = (
+                f"no answer within {SEND_TIMEOUT_SECONDS:g} s"
+                if code == -signal.SIGALRM
+                else f"the process that sends ended with code {code}"
+            )
+            return f"{shown_url(url)}: {why}"
         error: str | None = json.loads(answer)
         return error
 
