@@ -7,6 +7,7 @@ knows what the pipeline is to answer.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from leora_pipeline.core.settings import PROJECT_ROOT
 
 BIN = Path(sys.executable).parent
 LEORA = (sys.executable, "-c", "from leora_pipeline.cli import main; main()")
@@ -53,6 +56,17 @@ def environment(**variables: str) -> dict[str, str]:
     """Returns an environment with these variables, without any other of the pipeline's."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("LEORA_", "DAGSTER_"))}
     return {**kept, **variables}
+
+
+def copy_project(root: Path) -> None:
+    """Copies what the commands need into a folder, where they keep their data then."""
+    shutil.copytree(
+        PROJECT_ROOT / "leora_pipeline",
+        root / "leora_pipeline",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    for name in ("dagster.yaml", "workspace.yaml", "pyproject.toml"):
+        shutil.copy(PROJECT_ROOT / name, root)
 
 
 def run(

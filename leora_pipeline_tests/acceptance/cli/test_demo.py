@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import urllib.request
@@ -23,11 +22,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from leora_pipeline.core.settings import PROJECT_ROOT
 from leora_pipeline.embedded import CRM_DATABASE, embedded_postgres
 from leora_pipeline_tests.processes import (
     LEORA,
     Outcome,
+    copy_project,
     environment,
     free_port,
     processes_of,
@@ -90,19 +89,9 @@ def checkout() -> Iterator[Checkout]:
     """
     with TemporaryDirectory(prefix="leora_tests_", ignore_cleanup_errors=True) as folder:
         copied = Checkout(Path(folder), f"checkout-{uuid4().hex}")
-        copy_into(copied.root)
+        copy_project(copied.root)
         yield copied
         copied.kill(database=True)
-
-
-def copy_into(root: Path) -> None:
-    shutil.copytree(
-        PROJECT_ROOT / "leora_pipeline",
-        root / "leora_pipeline",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    for name in ("dagster.yaml", "workspace.yaml", "pyproject.toml"):
-        shutil.copy(PROJECT_ROOT / name, root)
 
 
 @pytest.fixture(scope="module")

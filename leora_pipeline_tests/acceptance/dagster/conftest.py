@@ -17,7 +17,6 @@ import pytest
 
 from leora_pipeline.core.database.connection import transaction
 from leora_pipeline.core.database.engine import create_engine
-from leora_pipeline.core.settings import PROJECT_ROOT
 from leora_pipeline.embedded import CRM_DATABASE, DAGSTER_DATABASE, embedded_postgres
 from leora_pipeline.migrations import install_schema
 from leora_pipeline.sample import create_tables
@@ -28,6 +27,7 @@ from leora_pipeline_tests.conftest import SERVER_OPTIONS
 from leora_pipeline_tests.crm_builder import ago
 from leora_pipeline_tests.processes import (
     LEORA,
+    copy_project,
     environment,
     free_port,
     kill_all,
@@ -46,13 +46,7 @@ def dev() -> Iterator[Dev]:
         embedded_postgres(Path(folder) / ".leora", SERVER_OPTIONS) as database,
     ):
         root = Path(folder)
-        shutil.copytree(
-            PROJECT_ROOT / "leora_pipeline",
-            root / "leora_pipeline",
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-        for name in ("dagster.yaml", "workspace.yaml"):
-            shutil.copy(PROJECT_ROOT / name, root)
+        copy_project(root)
         engine = create_engine(database.url(CRM_DATABASE))
         with transaction(engine) as connection:
             create_tables(connection)
