@@ -26,7 +26,7 @@ else:
     print_ = context.get_context().impl.static_output
     print_("BEGIN;")
     print_(f"{names_requirement()};")
-    # One that is there may be somebody's who could replace what the functions call.
+    # One that is there may belong to a role that could replace what the functions call.
     print_(f"CREATE SCHEMA {SCHEMA};")
     context.run_migrations()
     for text in definitions():

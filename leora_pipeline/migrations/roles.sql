@@ -7,7 +7,7 @@ DO $$
 DECLARE
   v_role text;
 BEGIN
-  SET LOCAL search_path = pg_catalog;  -- Nothing that somebody made runs as who runs this.
+  SET LOCAL search_path = pg_catalog;  -- So that no function of another role's runs here.
   FOREACH v_role IN ARRAY ARRAY[
     'leora_owner LOGIN',     -- Owns the schema leora_pipeline; `leora migrate` alone connects as it.
     'leora_runtime LOGIN',   -- Runs everything else.

@@ -2,9 +2,9 @@
 -- PostgreSQL resolves when it runs them, so that the CRM's migrations are free. They run as the
 -- schema's owner, with a search path (set in crm_schema.sql) and a lock timeout of their own, and turn
 -- every error into a warning: the nightly run finds a change that was not captured, while a statement
--- that fails is the CRM's loss. But one error is raised: only a statement that makes its own transaction
--- read-only meets it, which would hide its changes. One function a table, so that to replace or to drop one locks one
--- table of the CRM's.
+-- that fails is the CRM's loss. One error alone is raised: a statement meets it that makes its own
+-- transaction read-only, which would hide its changes. One function a table, so that to replace or to
+-- drop one locks one table of the CRM's.
 --
 -- What runs as the owner has to mistrust the table that it is called for. Nobody else may execute these
 -- functions, so no other role can attach them (grants.sql); they work for tables in the CRM's schema
